@@ -1,0 +1,139 @@
+"""Image bytes of an artifact, stored once each in Arrow files and read through a memory map.
+
+One file per half gigabyte instead of one per image: half a million captions would otherwise be half
+a million inodes. A bank is addressed by the SHA-256 of the encoded bytes.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import io
+from collections.abc import Iterable
+from pathlib import Path
+from types import TracebackType
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from PIL.Image import Image
+
+FILE_BYTES = 512 * 2**20
+BATCH_BYTES = 8 * 2**20
+
+
+class ImageError(ValueError):
+    """The bytes are not a picture that can be decoded whole; the message says why."""
+
+
+class ImageWriter:
+    """Writes images into `images-00000.arrow` files of a folder; a context manager."""
+
+    def __init__(self, folder: Path) -> None:
+        self._folder = folder
+        self._seen: set[str] = set()
+        self._rows: list[tuple[str, bytes]] = []
+        self._rows_bytes = 0
+        self._file_bytes = 0
+        self._num_files = 0
+        self._writer: Any = None
+
+    def add(self, encoded: bytes) -> str:
+        """Store encoded bytes (once) and return their SHA-256."""
+        digest = hashlib.sha256(encoded).hexdigest()
+        if digest not in self._seen:
+            self._seen.add(digest)
+            self._rows.append((digest, encoded))
+            self._rows_bytes += len(encoded)
+            if self._rows_bytes >= BATCH_BYTES:
+                self._flush()
+        return digest
+
+    def _flush(self) -> None:
+        import pyarrow as pa
+
+        if not self._rows:
+            return
+        if self._writer is None or self._file_bytes >= FILE_BYTES:
+            self._open_next(pa)
+        digests, blobs = zip(*self._rows, strict=True)
+        arrays = [pa.array(digests, pa.string()), pa.array(blobs, pa.large_binary())]
+        self._writer.write_batch(pa.record_batch(arrays, schema=_schema(pa)))
+        self._file_bytes += self._rows_bytes
+        self._rows, self._rows_bytes = [], 0
+
+    def _open_next(self, pa: Any) -> None:
+        if self._writer is not None:
+            self._writer.close()
+        path = self._folder / f"images-{self._num_files:05d}.arrow"
+        self._writer = pa.ipc.new_file(str(path), _schema(pa))
+        self._num_files += 1
+        self._file_bytes = 0
+
+    def __enter__(self) -> ImageWriter:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self._flush()
+        if self._writer is not None:
+            self._writer.close()
+
+
+class ImageBank:
+    """Random access to the images of one or more artifacts."""
+
+    def __init__(self, folders: Iterable[Path]) -> None:
+        import pyarrow as pa
+
+        self._place: dict[str, tuple[Any, int]] = {}
+        for path in (p for folder in folders for p in sorted(folder.glob("images-*.arrow"))):
+            reader = pa.ipc.open_file(pa.memory_map(str(path)))
+            for batch in (reader.get_batch(i) for i in range(reader.num_record_batches)):
+                blobs = batch.column(1)
+                for row, digest in enumerate(batch.column(0).to_pylist()):
+                    self._place[digest] = (blobs, row)
+
+    def __contains__(self, digest: str) -> bool:
+        return digest in self._place
+
+    def __len__(self) -> int:
+        return len(self._place)
+
+    def encoded(self, digest: str) -> bytes:
+        """Return the encoded bytes of an image; raise KeyError if it is not in the bank."""
+        blobs, row = self._place[digest]
+        return bytes(blobs[row].as_py())
+
+    def open(self, digest: str) -> Image:
+        """Return the decoded image as RGB."""
+        return decode(self.encoded(digest))
+
+
+def decode(encoded: bytes) -> Image:
+    """Decode to RGB; transparent pixels become white. Raise `ImageError` on broken files."""
+    from PIL import Image, UnidentifiedImageError
+
+    try:
+        picture = Image.open(io.BytesIO(encoded))
+        picture.load()
+    except (UnidentifiedImageError, OSError, ValueError, SyntaxError) as error:
+        raise ImageError(str(error)) from error
+    if picture.mode in ("RGBA", "LA", "PA") or "transparency" in picture.info:
+        picture = picture.convert("RGBA")
+        white = Image.new("RGBA", picture.size, "white")
+        picture = Image.alpha_composite(white, picture)
+    return picture.convert("RGB")
+
+
+def encode_png(picture: Image) -> bytes:
+    """Encode losslessly; equal pixels give equal bytes for one version of Pillow."""
+    buffer = io.BytesIO()
+    picture.save(buffer, format="PNG", compress_level=3)
+    return buffer.getvalue()
+
+
+def _schema(pa: Any) -> Any:
+    return pa.schema([("sha256", pa.string()), ("encoded", pa.large_binary())])

@@ -1,0 +1,24 @@
+"""Keys: SHA-256 of canonical JSON, so that a comment, key order or `1e-4` for `0.0001` never matter."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from typing import Any
+
+
+def canonical(value: Any) -> str:
+    """Return sorted, compact JSON. Raise ValueError for NaN or infinity, which JSON cannot say."""
+    return json.dumps(
+        value, sort_keys=True, separators=(",", ":"), ensure_ascii=False, allow_nan=False
+    )
+
+
+def digest(value: Any) -> str:
+    """Return the SHA-256 of a value's canonical JSON, hex."""
+    return hashlib.sha256(canonical(value).encode()).hexdigest()
+
+
+def text_digest(text: str) -> str:
+    """Return the SHA-256 of a text, hex."""
+    return hashlib.sha256(text.encode()).hexdigest()

@@ -1,0 +1,138 @@
+"""What a stage is: a pure function from artifacts to an artifact, exported as a value.
+
+A stage sees its inputs, its own params, an empty output folder and `tools`; no clock, environment,
+network or other folder but through `tools`. Importing a stage imports nothing heavy.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Protocol, TypeVar
+
+from engine.artifacts import Inputs, Outputs
+
+Item = TypeVar("Item")
+
+
+@dataclass(frozen=True, slots=True)
+class Port:
+    """One input of a stage."""
+
+    name: str
+    required: bool = True
+    many: bool = False  # holds labelled artifacts instead of exactly one
+
+
+@dataclass(frozen=True, slots=True)
+class Needs:
+    """What a node asks of the machine."""
+
+    accelerator: bool = False  # runs a model: a GPU where there is one
+    all_threads: bool = False  # worth every core (training); others get one core each
+
+
+class Run(Protocol):
+    """The work of a stage. Returns nothing: results are in `outputs`, facts in its counts."""
+
+    def __call__(self, inputs: Inputs, params: Any, outputs: Outputs, tools: Tools) -> None: ...
+
+
+@dataclass(frozen=True, slots=True)
+class Stage:
+    """A stage. Bump `version` whenever the same inputs and params would give another result."""
+
+    name: str
+    version: int
+    inputs: tuple[Port, ...]
+    params: type
+    needs: Needs
+    run: Run
+
+
+@dataclass(frozen=True, slots=True)
+class Machine:
+    """Facts of the machine that may not change a result; from flags, environment or user file."""
+
+    num_threads: int = 1  # torch threads of this node
+    num_workers: int = 1  # processes this node may use beside itself
+    device: str = "cpu"  # "cpu" or "cuda"
+    is_offline: bool = True
+
+
+@dataclass(frozen=True, slots=True)
+class Tools:
+    """Everything outside its inputs that a stage may touch."""
+
+    seed: int
+    scratch: Path  # survives a kill; removed when the node's artifact is published
+    prompts: Mapping[str, str]  # template text by "name@version"
+    machine: Machine
+    locate: Callable[[str], Path]  # a path written in the recipe -> where it is
+    locate_model: Callable[[str], str]  # a model written in the recipe -> folder or hub id
+    log: Callable[[str], None]
+    progress: Callable[[int, int | None, str], None]  # done, total (None: unknown), unit
+
+    def journal(
+        self,
+        name: str,
+        batches: Sequence[Sequence[Item]],
+        work: Callable[[Sequence[Item]], Sequence[Mapping[str, Any]]],
+        unit: str,
+    ) -> Iterator[dict[str, Any]]:
+        """Stream the rows that `work` makes of each batch, in order.
+
+        Each finished batch is kept in scratch, so a kill costs at most one batch; a rerun reads the
+        finished ones back. `work` must depend on its batch alone.
+        """
+        total = sum(len(batch) for batch in batches)
+        done = 0
+        for number, batch in enumerate(batches):
+            path = self.scratch / f"{name}-{number:06d}.jsonl"
+            if not path.exists():
+                _write_whole(path, "".join(json.dumps(row) + "\n" for row in work(batch)))
+            done += len(batch)
+            self.progress(done, total, unit)
+            with path.open(encoding="utf-8") as lines:
+                yield from (json.loads(line) for line in lines)
+
+
+@dataclass(frozen=True, slots=True)
+class Node:
+    """One planned stage. The key is a function of its ingredients alone."""
+
+    id: str  # for people: "collect", "evaluate.answers/base/pocket_cells"
+    stage: str
+    params: Mapping[str, Any]  # bound, canonical JSON, neutral fields included
+    inputs: Mapping[str, Mapping[str, str]]  # port -> label -> node id
+    key: str
+    preimage: Mapping[str, Any]
+    seed: int
+    prompts: Mapping[str, str]  # "name@version" -> text
+    origin: Mapping[str, Any]  # file (as given), line, column of the recipe line that asked for it
+    arms: tuple[str, ...] = ()  # the matrix arms that use this node
+    needs: Needs = field(default_factory=Needs)
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """Nodes in topological order."""
+
+    recipe: str  # name of the recipe
+    nodes: tuple[Node, ...]
+
+    def node(self, node_id: str) -> Node:
+        """Return a node by id; raise KeyError if there is none."""
+        for node in self.nodes:
+            if node.id == node_id:
+                return node
+        raise KeyError(node_id)
+
+
+def _write_whole(path: Path, text: str) -> None:
+    temporary = path.with_suffix(".tmp")
+    temporary.write_text(text, encoding="utf-8")
+    os.replace(temporary, path)

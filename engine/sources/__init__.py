@@ -1,0 +1,62 @@
+"""Sources: where rows come from. One file per kind of source; each exports `PLUGIN`.
+
+A source yields `Row` for what it could read and `Problem` for what it could not, and never raises
+for a single bad row. The stage `collect` decodes images, builds records and keeps the ledger.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from engine.records import Kind, Turn
+
+
+@dataclass(frozen=True, slots=True)
+class Row:
+    """One row as read: encoded image bytes, and turns whose image parts index into them."""
+
+    source_id: str
+    images: tuple[bytes, ...]
+    turns: tuple[Turn, ...]
+    kind: Kind
+    licence: str | None = None
+    extra: Mapping[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class Problem:
+    """A row that could not be read: which, why (a short constant), and what was seen."""
+
+    source_id: str
+    reason: str
+    detail: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class SourceContext:
+    """What a source may touch."""
+
+    locate: Callable[[str], Path]  # a path written in the recipe -> where it is
+    is_offline: bool
+    seed: int
+
+
+@dataclass(frozen=True, slots=True)
+class Source:
+    """A kind of source.
+
+    `rows(params, context, span)` yields rows number span.start .. span.stop - 1, or all for None; a
+    source that cannot be cut leaves `num_rows` None and is always read whole.
+    `fingerprint(params, locate)` identifies the content (digests, revision) without reading pixels
+    where it can; it enters the key in place of `neutral` paths. It raises `RequestError`-worthy
+    `FileNotFoundError` for a missing folder or file and ValueError for an empty one.
+    """
+
+    version: int
+    params: type
+    rows: Callable[[Any, SourceContext, range | None], Iterator[Row | Problem]]
+    fingerprint: Callable[[Any, Callable[[str], Path]], Any]
+    num_rows: Callable[[Any, SourceContext], int] | None = None
