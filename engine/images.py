@@ -117,15 +117,15 @@ def decode(encoded: bytes) -> Image:
     from PIL import Image, UnidentifiedImageError
 
     try:
-        picture = Image.open(io.BytesIO(encoded))
-        picture.load()
+        opened = Image.open(io.BytesIO(encoded))
+        opened.load()
     except (UnidentifiedImageError, OSError, ValueError, SyntaxError) as error:
         raise ImageError(str(error)) from error
-    if picture.mode in ("RGBA", "LA", "PA") or "transparency" in picture.info:
-        picture = picture.convert("RGBA")
+    if opened.mode in ("RGBA", "LA", "PA") or "transparency" in opened.info:
+        picture = opened.convert("RGBA")
         white = Image.new("RGBA", picture.size, "white")
-        picture = Image.alpha_composite(white, picture)
-    return picture.convert("RGB")
+        return Image.alpha_composite(white, picture).convert("RGB")
+    return opened.convert("RGB")
 
 
 def encode_png(picture: Image) -> bytes:

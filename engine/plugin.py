@@ -1,7 +1,8 @@
 """What a plug-in is: a file in a family's folder that exports one value, with typed settings.
 
-`use: near_duplicate` in `filters.pairs` means the value `PLUGIN` of `engine/filters/near_duplicate.py`
-and nothing else: no registry, no import path from YAML. Settings are a frozen dataclass `Params`
+`use: near_duplicate` in `filters.pairs` means the value `PLUGIN` of the file
+`engine/filters/near_duplicate.py` and nothing else: no registry, no import path from YAML.
+Settings are a frozen dataclass `Params`
 whose fields carry bounds and prose in `Annotated`; the JSON Schema fragment is derived from it, and
 so is what enters a key (fields marked `Neutral` stay out).
 """
@@ -49,7 +50,7 @@ class Family:
 
 @dataclass(frozen=True, slots=True)
 class Use:
-    """A chosen plug-in with its settings, defaults filled in. JSON: `{use, version, ...settings}`."""
+    """A chosen plug-in, its defaults filled in. JSON: `{use, version, ...settings}`."""
 
     name: str
     version: int = 1
@@ -69,7 +70,7 @@ class ModelUse:
 
 
 class Plugin(typing.Protocol):
-    """What every exported value has: a version that moves its keys, and the type of its settings."""
+    """What every exported value has: a version that moves its keys, and a settings type."""
 
     version: int
     params: type

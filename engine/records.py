@@ -189,7 +189,9 @@ def _part_json(part: Part) -> dict[str, Any]:
 
 
 def _turn_from_json(row: Mapping[str, Any]) -> Turn:
-    parts = tuple(TextPart(p["text"]) if "text" in p else ImagePart(p["image"]) for p in row["parts"])
+    parts = tuple(
+        TextPart(p["text"]) if "text" in p else ImagePart(p["image"]) for p in row["parts"]
+    )
     return Turn(row["role"], parts, row.get("style"), row.get("loss"))
 
 

@@ -1,0 +1,1 @@
+"""What a plan is: stages, nodes, keys. It knows no particular stage."""

@@ -1,4 +1,4 @@
-"""Keys: SHA-256 of canonical JSON, so that a comment, key order or `1e-4` for `0.0001` never matter."""
+"""Keys: SHA-256 of canonical JSON, so a comment, key order or `1e-4` for `0.0001` never matter."""
 
 from __future__ import annotations
 

@@ -7,7 +7,6 @@ network or other folder but through `tools`. Importing a stage imports nothing h
 from __future__ import annotations
 
 import json
-import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -38,7 +37,8 @@ class Needs:
 class Run(Protocol):
     """The work of a stage. Returns nothing: results are in `outputs`, facts in its counts."""
 
-    def __call__(self, inputs: Inputs, params: Any, outputs: Outputs, tools: Tools) -> None: ...
+    def __call__(self, inputs: Inputs, params: Any, outputs: Outputs, tools: Tools) -> None:
+        """Fill `outputs`."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -135,4 +135,4 @@ class Plan:
 def _write_whole(path: Path, text: str) -> None:
     temporary = path.with_suffix(".tmp")
     temporary.write_text(text, encoding="utf-8")
-    os.replace(temporary, path)
+    temporary.replace(path)

@@ -1,0 +1,1 @@
+"""The embedded default: two rendered worlds and three tiny models with their cards."""

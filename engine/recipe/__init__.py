@@ -1,0 +1,1 @@
+"""Text -> Recipe: reading, composing, validating one YAML file."""

@@ -151,12 +151,12 @@ class BenchmarkSpec:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class BenchmarksSpec:
-    """What base and adapted model are scored on. `holdout` names the held-out share of the pairs."""
+    """What both models are scored on; `holdout` names the held-out share of the pairs."""
 
     domain: tuple[str, ...]
     general: tuple[str, ...]
     scorer: str
-    max_items: int | None  # a smoke run on the first items of each benchmark; never tabled as a score
+    max_items: int | None  # a smoke run on the first items of each; never a result
     holdout: HoldoutSpec
 
 

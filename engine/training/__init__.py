@@ -1,0 +1,1 @@
+"""Dialogue layout, loss masks, batches, the training loop and its checkpoints."""

@@ -1,0 +1,38 @@
+# Two commands to know: `make quickstart` and `make test`. Both may be repeated; neither needs a network
+# beyond the package index, and nothing is fetched once the environment stands.
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check
+export OMP_WAIT_POLICY := PASSIVE
+
+.PHONY: quickstart test test-all stamps vllm-env test-vllm golden pocket clean
+
+quickstart: $(VENV)/.user
+	$(BIN)/adapt run recipes/quickstart.yaml
+
+test: $(VENV)/.dev
+	$(BIN)/ruff format --check .
+	$(BIN)/ruff check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+	$(BIN)/python -m pytest -m "not slow and not vllm"
+
+test-all: $(VENV)/.dev
+	$(BIN)/python -m pytest -m "not vllm"
+
+# Rewrites the golden plans and code fingerprints after a change on purpose; read the diff.
+golden: $(VENV)/.dev
+	$(BIN)/python -m tests.rules.golden
+
+$(VENV)/.user: pyproject.toml constraints.txt
+	test -d $(VENV) || $(PYTHON) -m venv $(VENV)
+	$(PIP) --constraint constraints.txt --editable .
+	touch $@
+
+$(VENV)/.dev: $(VENV)/.user
+	$(PIP) --constraint constraints.txt --editable '.[dev]'
+	touch $@
+
+clean:
+	rm -rf $(VENV) .adapt .pytest_cache .mypy_cache .ruff_cache .import_linter_cache

@@ -1,0 +1,314 @@
+"""Recipe -> Plan: which stages run, on what, in the order in which data flows.
+
+Read `_compile_arm` top to bottom: it is the pipeline. Arms of a matrix are compiled one after the
+other into one plan; nodes with equal keys are the same node, so finished stages are shared.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import replace
+from typing import Any
+
+from engine.plan.builder import ArmBuilder, Inputs, Pins, PlanBuilder
+from engine.plan.stage import Plan
+from engine.plugin import ModelUse
+from engine.recipe.model import BaseSpec, BenchmarkSpec, Experiment, Recipe, TrainSpec
+from engine.stages import (
+    STAGES,
+    collect,
+    curate,
+    evaluate,
+    filter,  # noqa: A004  # a stage is named after what it does
+    generate,
+    mix,
+    report,
+    synthesizer,
+    train,
+)
+
+HOLDOUT = "holdout"
+_STAGE_BY_NAME = {stage.name: stage for stage in STAGES}
+
+
+def compile_plan(experiment: Experiment, pins: Pins) -> Plan:
+    """Compile a recipe and its matrix arms into one plan.
+
+    Raises RequestError, with every diagnostic, when a source is missing or empty.
+    """
+    builder = PlanBuilder(_STAGE_BY_NAME, pins)
+    arms = {name: _compile_arm(recipe, name, builder) for name, recipe in experiment.arms.items()}
+    builder.refuse_mistakes()
+    _add_report(experiment, arms, builder)
+    return builder.plan(experiment.recipe.name)
+
+
+def _compile_arm(recipe: Recipe, arm: str, builder: PlanBuilder) -> dict[str, str]:
+    """Add the nodes of one arm; return its nodes by their plain id."""
+    add = builder.for_arm(arm, recipe.seed, recipe.span)
+    bench = {
+        name: add(f"collect/{name}", collect.Params(source=spec.source), {}, "benchmarks")
+        for name, spec in recipe.benchmark_specs.items()
+    }
+    pairs, images = _add_pairs(recipe, bench, add)
+    tasks = _add_tasks(recipe, pairs, images, add)
+    rows, row_images = _add_mix(recipe, pairs, images, tasks, add)
+    initial = _add_initial(recipe, rows, row_images, add)
+    adapted = _add_training(recipe, rows, row_images, initial, add)
+    for name in dict.fromkeys((*recipe.benchmarks.domain, *recipe.benchmarks.general)):
+        if name == HOLDOUT:
+            held_out = _add_tasks(recipe, pairs, images, add, row_set=HOLDOUT)
+            _add_holdout_scores(recipe, pairs, images, held_out, initial, adapted, add)
+        else:
+            _add_scores(recipe, recipe.benchmark_specs[name], bench[name], initial, adapted, add)
+    return add.ids
+
+
+def _add_pairs(
+    recipe: Recipe, bench: Mapping[str, str], add: ArmBuilder
+) -> tuple[str | None, str | None]:
+    """Collect the image-caption pairs and curate them; both None without a source."""
+    if recipe.source is None:
+        return None, None
+    collected = add("collect", collect.Params(source=recipe.source), {}, "source")
+    has_holdout = HOLDOUT in (*recipe.benchmarks.domain, *recipe.benchmarks.general)
+    params = curate.Params(
+        filters=recipe.filters.pairs,
+        holdout_share=recipe.benchmarks.holdout.share if has_holdout else 0.0,
+        holdout_max_items=recipe.benchmarks.holdout.max_items if has_holdout else 0,
+    )
+    decontaminates = any(use.name == "decontaminate" for use in recipe.filters.pairs)
+    inputs = {
+        "pairs": {"pairs": collected},
+        "images": {"images": collected},
+        "benchmarks": dict(bench) if decontaminates else {},
+    }
+    return add("curate", params, inputs, "filters", "pairs"), collected
+
+
+def _add_tasks(
+    recipe: Recipe,
+    pairs: str | None,
+    images: str | None,
+    add: ArmBuilder,
+    row_set: str = "pairs",
+) -> str | None:
+    """Tune the synthesizer if asked, generate tasks and filter them."""
+    if recipe.generator is None or pairs is None or images is None:
+        return None
+    if row_set == "pairs" and recipe.mix.parts.synthetic == 0:
+        return None
+    suffix = "" if row_set == "pairs" else f"/{row_set}"
+    params = generate.Params(
+        generator=recipe.generator.use(),
+        prompt=recipe.generator.prompt,
+        max_new_tokens=recipe.generator.max_new_tokens,
+        row_set=row_set,
+    )
+    inputs = {"pairs": {"pairs": pairs}, "images": {"images": images}}
+    tuned = _add_synthesizer(recipe, add)
+    if tuned is not None:
+        inputs["model"] = {"model": tuned}
+    generated = add(f"generate{suffix}", params, inputs, "generator")
+    return add(
+        f"filter{suffix}",
+        filter.Params(filters=recipe.filters.tasks),
+        {"tasks": {"tasks": generated}, "images": {"images": images}},
+        "filters",
+        "tasks",
+    )
+
+
+def _add_synthesizer(recipe: Recipe, add: ArmBuilder) -> str | None:
+    generator = recipe.generator
+    if generator is None or generator.tune is None:
+        return None
+    seeds = add(
+        "collect/seed_tasks",
+        collect.Params(source=generator.tune.seed_tasks),
+        {},
+        "generator",
+        "tune",
+        "seed_tasks",
+    )
+    params = synthesizer.Params(
+        model=generator.model,
+        revision=generator.revision,
+        trust_remote_code=generator.trust_remote_code,
+        prompt=generator.prompt,
+        blank_ratio=generator.tune.blank_ratio,
+        train=generator.tune.train,
+        training=generator.tune.training,
+    )
+    return add("synthesizer", params, {"seed_tasks": {"seed_tasks": seeds}}, "generator", "tune")
+
+
+def _add_mix(
+    recipe: Recipe,
+    pairs: str | None,
+    images: str | None,
+    tasks: str | None,
+    add: ArmBuilder,
+) -> tuple[str, dict[str, str]]:
+    """Join the parts into training rows; return them and the artifacts that hold their images."""
+    inputs: dict[str, dict[str, str]] = {}
+    banks: dict[str, str] = {}
+    if pairs is not None and images is not None:
+        inputs["pairs"], banks["pairs"] = {"pairs": pairs}, images
+    if tasks is not None:
+        inputs["tasks"] = {"tasks": tasks}
+    if recipe.mix.replay is not None:
+        replay = collect.Params(source=recipe.mix.replay)
+        node = add("collect/replay", replay, {}, "mix", "replay")
+        inputs["replay"], banks["replay"] = {"replay": node}, node
+    params = mix.Params(
+        pipeline=recipe.mix.pipeline,
+        parts=recipe.mix.parts,
+        order=recipe.mix.order,
+        answers=recipe.mix.answers,
+        caption_prompt=recipe.mix.caption_prompt,
+        combine_prompt=recipe.mix.combine_prompt,
+    )
+    return add("mix", params, inputs, "mix"), banks
+
+
+def _add_initial(
+    recipe: Recipe, rows: str, banks: Mapping[str, str], add: ArmBuilder
+) -> str | None:
+    """Write out a base that starts from random weights, so that it can be scored as well."""
+    if recipe.base.weights != "random":
+        return None
+    spec = replace(recipe.training, max_steps=0)
+    inputs = {"rows": {"rows": rows}, "images": dict(banks)}
+    return add("train/initial", _train_params(recipe.base, spec, "train"), inputs, "base")
+
+
+def _add_training(
+    recipe: Recipe,
+    rows: str,
+    banks: Mapping[str, str],
+    initial: str | None,
+    add: ArmBuilder,
+) -> str:
+    inputs: dict[str, Mapping[str, str]] = {"rows": {"rows": rows}, "images": dict(banks)}
+    if initial is not None:
+        inputs["model"] = {"model": initial}
+    if recipe.mix.pipeline == "single_stage":
+        return add(
+            "train", _train_params(recipe.base, recipe.training, "train"), inputs, "training"
+        )
+    first = _train_params(recipe.base, recipe.training, "captions")
+    inputs["model"] = {"model": add("train/captions", first, inputs, "training")}
+    second = _train_params(recipe.base, recipe.training, "instructions")
+    return add("train", second, inputs, "training")
+
+
+def _train_params(base: BaseSpec, spec: TrainSpec, row_set: str) -> Any:
+    return train.Params(
+        model=base.model,
+        revision=base.revision,
+        trust_remote_code=base.trust_remote_code,
+        weights=base.weights,
+        method=base.method,
+        train=base.train,
+        lora=base.lora,
+        training=spec,
+        row_set=row_set,
+    )
+
+
+def _add_scores(
+    recipe: Recipe,
+    spec: BenchmarkSpec,
+    items: str,
+    initial: str | None,
+    adapted: str,
+    add: ArmBuilder,
+) -> None:
+    inputs = {"items": {"items": items}, "images": {"images": items}}
+    answers = _answers_params(recipe, spec.name, spec.prompt, spec.max_new_tokens, "rows")
+    _add_answers_and_scores(
+        recipe, spec.name, answers, inputs, initial, adapted, spec.metric, spec.metric_by_type, add
+    )
+
+
+def _add_holdout_scores(
+    recipe: Recipe,
+    pairs: str | None,
+    images: str | None,
+    tasks: str | None,
+    initial: str | None,
+    adapted: str,
+    add: ArmBuilder,
+) -> None:
+    if pairs is None or images is None:
+        return
+    inputs = {"items": {"items": pairs}, "images": {"images": images}}
+    if tasks is not None:
+        inputs["tasks"] = {"tasks": tasks}
+    params = _answers_params(recipe, HOLDOUT, "bare@1", 64, HOLDOUT)
+    metrics = {"caption": "rouge_l", "task": "open"}
+    _add_answers_and_scores(
+        recipe, HOLDOUT, params, inputs, initial, adapted, "rouge_l", metrics, add
+    )
+
+
+def _answers_params(
+    recipe: Recipe, benchmark: str, prompt: str, max_new_tokens: int, row_set: str
+) -> Any:
+    base = recipe.base
+    return evaluate.AnswersParams(
+        model=ModelUse(
+            model=base.model,
+            revision=base.revision,
+            trust_remote_code=base.trust_remote_code,
+            backend=base.backend,
+        ),
+        benchmark=benchmark,
+        prompt=prompt,
+        caption_prompt=recipe.mix.caption_prompt,
+        max_new_tokens=max_new_tokens,
+        max_items=recipe.benchmarks.max_items,
+        row_set=row_set,
+    )
+
+
+def _add_answers_and_scores(
+    recipe: Recipe,
+    name: str,
+    params: Any,
+    inputs: Inputs,
+    initial: str | None,
+    adapted: str,
+    metric: str,
+    metric_by_type: Mapping[str, str],
+    add: ArmBuilder,
+) -> None:
+    """Ask both models the same questions, then score the paired answers."""
+    with_initial = inputs if initial is None else {**inputs, "model": {"model": initial}}
+    base = add(f"evaluate.answers/base/{name}", params, with_initial, "benchmarks")
+    with_adapted = {**inputs, "model": {"model": adapted}}
+    changed = add(f"evaluate.answers/adapted/{name}", params, with_adapted, "benchmarks")
+    scores = evaluate.ScoresParams(
+        scorer=recipe.benchmarks.scorer,
+        metric=metric,
+        metric_by_type=metric_by_type,
+        benchmark=name,
+    )
+    pair = {"base": {"base": base}, "adapted": {"adapted": changed}}
+    add(f"evaluate.scores/{name}", scores, pair, "benchmarks")
+
+
+def _add_report(
+    experiment: Experiment, arms: Mapping[str, Mapping[str, str]], builder: PlanBuilder
+) -> None:
+    planned = tuple({"id": n.id, "stage": n.stage, "key": n.key} for n in builder.nodes)
+    artifacts = {f"{arm}/{plain}": ids[plain] for arm, ids in arms.items() for plain in ids}
+    params = report.Params(
+        recipe=experiment.recipe.name,
+        raw=experiment.raw,
+        plan=planned,
+        arms=tuple(arms),
+    )
+    add = builder.for_arm("", experiment.recipe.seed, experiment.recipe.span)
+    add("report", params, {"artifacts": artifacts}, "name")

@@ -1,0 +1,102 @@
+"""The reviewed facts that rules compare with; `python -m tests.rules.golden` rewrites them."""
+
+from __future__ import annotations
+
+import ast
+import hashlib
+import json
+from pathlib import Path
+from typing import Any
+
+from engine import package_data
+from engine.catalog import LocalPins
+from engine.diagnostics import RequestError
+from engine.pipeline import compile_plan
+from engine.plan import keys
+from engine.recipe.load import load_experiment
+from engine.stages import STAGES
+
+HERE = Path(__file__).parent
+ROOT = HERE.parent.parent
+PLANS = HERE / "golden_plans.json"
+STAGE_CODE = HERE / "golden_stage_code.json"
+PROMPTS = HERE / "golden_prompts.json"
+
+
+def recipe_paths() -> list[Path]:
+    """Return every recipe that can be compiled: neither parents nor benchmarks."""
+    recipes = package_data.folder("recipes")
+    outside = ("base", "benchmarks")
+    return sorted(p for p in recipes.rglob("*.yaml") if p.parent.name not in outside)
+
+
+def plans() -> dict[str, Any]:
+    """Return each recipe's nodes and what they read; a source that is not here gives its error."""
+    return {str(p.relative_to(package_data.folder("recipes"))): _plan(p) for p in recipe_paths()}
+
+
+def stage_code() -> dict[str, Any]:
+    """Return each stage's version and a fingerprint of its code without comments and docstrings."""
+    files = {stage.name: stage.name.split(".")[0] for stage in STAGES}
+    return {
+        stage.name: {"version": stage.version, "code": fingerprint(_stage_file(files[stage.name]))}
+        for stage in STAGES
+    }
+
+
+def prompts() -> dict[str, str]:
+    """Return the digest of every prompt template."""
+    folder = package_data.folder("prompt_templates")
+    return {
+        f"{p.parent.name}@{p.stem.removeprefix('v')}": keys.text_digest(p.read_text("utf-8"))
+        for p in sorted(folder.rglob("*.j2"))
+    }
+
+
+def fingerprint(path: Path) -> str:
+    """Return a digest of a module's syntax tree without comments and docstrings."""
+    tree = ast.parse(path.read_text(encoding="utf-8"))
+    for node in ast.walk(tree):
+        body = getattr(node, "body", None)
+        if isinstance(body, list) and body and _is_docstring(body[0]):
+            node.body = body[1:] or [ast.Pass()]  # type: ignore[attr-defined]
+    return hashlib.sha256(ast.dump(tree).encode()).hexdigest()[:16]
+
+
+def _is_docstring(node: ast.AST) -> bool:
+    return (
+        isinstance(node, ast.Expr)
+        and isinstance(node.value, ast.Constant)
+        and isinstance(node.value.value, str)
+    )
+
+
+def _stage_file(name: str) -> Path:
+    return ROOT / "engine" / "stages" / f"{name}.py"
+
+
+def _plan(path: Path) -> Any:
+    try:
+        experiment = load_experiment(path)
+        plan = compile_plan(experiment, LocalPins(path.parent, _file_digest))
+    except RequestError as error:
+        return {"error": [d.code for d in error.diagnostics]}
+    return {
+        node.id: {"stage": node.stage, "arms": list(node.arms), "inputs": dict(node.inputs)}
+        for node in plan.nodes
+        if node.id != "report"
+    }
+
+
+def _file_digest(path: Path) -> str:
+    return hashlib.sha256(path.read_bytes()).hexdigest()
+
+
+def write() -> None:
+    """Rewrite every golden file."""
+    for path, value in ((PLANS, plans()), (STAGE_CODE, stage_code()), (PROMPTS, prompts())):
+        path.write_text(json.dumps(value, indent=1, sort_keys=True) + "\n", encoding="utf-8")
+
+
+if __name__ == "__main__":
+    write()
