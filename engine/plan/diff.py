@@ -1,0 +1,78 @@
+"""What changed between two pre-images, field by field: the answer to "why does this run again?"."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+_ABSENT = object()
+
+
+@dataclass(frozen=True, slots=True)
+class Change:
+    """One field that differs; a side that lacks the field holds None and says so in `kind`."""
+
+    path: str  # "params.training.learning_rate"
+    kind: str  # added, removed, changed
+    old: Any
+    new: Any
+
+    @property
+    def is_input(self) -> bool:
+        """Tell whether the change came from another node."""
+        return self.path.startswith("inputs.")
+
+    def __str__(self) -> str:
+        if self.kind == "changed":
+            return f"{self.path}: {_short(self.old)} -> {_short(self.new)}"
+        return f"{self.path}: {self.kind} {_short(self.old if self.kind == 'removed' else self.new)}"
+
+
+def changes(old: Mapping[str, Any], new: Mapping[str, Any]) -> list[Change]:
+    """Return every leaf that differs between two JSON documents, sorted by path."""
+    return sorted(_walk("", old, new), key=lambda change: change.path)
+
+
+def nearest(
+    new: Mapping[str, Any], stored: Iterable[Mapping[str, Any]]
+) -> Mapping[str, Any] | None:
+    """Return the stored pre-image of the same stage with the fewest differences, or None.
+
+    A differing parameter weighs more than a differing input: inputs differ because of other nodes.
+    """
+    same = [old for old in stored if old.get("stage") == new.get("stage")]
+    return min(same, key=lambda old: _distance(old, new), default=None)
+
+
+def _distance(old: Mapping[str, Any], new: Mapping[str, Any]) -> tuple[int, int]:
+    found = changes(old, new)
+    return sum(not change.is_input for change in found), len(found)
+
+
+def _walk(path: str, old: Any, new: Any) -> Iterator[Change]:
+    if isinstance(old, Mapping) and isinstance(new, Mapping):
+        for key in old.keys() | new.keys():
+            yield from _walk(_join(path, key), old.get(key, _ABSENT), new.get(key, _ABSENT))
+    elif isinstance(old, list | tuple) and isinstance(new, list | tuple):
+        for index in range(max(len(old), len(new))):
+            yield from _walk(f"{path}[{index}]", _item(old, index), _item(new, index))
+    elif old is _ABSENT:
+        yield Change(path, "added", None, new)
+    elif new is _ABSENT:
+        yield Change(path, "removed", old, None)
+    elif old != new or isinstance(old, bool) is not isinstance(new, bool):
+        yield Change(path, "changed", old, new)
+
+
+def _join(path: str, key: str) -> str:
+    return f"{path}.{key}" if path else key
+
+
+def _item(values: list[Any] | tuple[Any, ...], index: int) -> Any:
+    return values[index] if index < len(values) else _ABSENT
+
+
+def _short(value: Any) -> str:
+    text = repr(value) if isinstance(value, str) else str(value)
+    return text if len(text) <= 60 else text[:57] + "..."

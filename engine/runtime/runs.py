@@ -1,0 +1,106 @@
+"""The folder of a run: its plan, its facts, its events, its logs. Finding runs again."""
+
+from __future__ import annotations
+
+import json
+import re
+import secrets
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from engine.plan import graph
+from engine.plan.stage import Plan
+from engine.runtime import events, locks
+from engine.runtime.events import RunStatus
+from engine.runtime.store import Store, write_whole
+
+
+@dataclass(frozen=True, slots=True)
+class Run:
+    """A run's folder in a store."""
+
+    path: Path
+
+    @property
+    def id(self) -> str:
+        """The run's name."""
+        return self.path.name
+
+    @property
+    def events_path(self) -> Path:
+        """Where its event log is."""
+        return self.path / "events.jsonl"
+
+    @property
+    def report_path(self) -> Path:
+        """Where its HTML report is, once there is one."""
+        return self.path / "report.html"
+
+    def log_path(self, node_id: str) -> Path:
+        """Where the output of a node's process is."""
+        return self.path / "logs" / f"{node_id}.log"
+
+    def facts(self) -> dict[str, Any]:
+        """Return what was true when it began: recipe, engine, settings (schemas/run.schema.json)."""
+        found: dict[str, Any] = json.loads((self.path / "run.json").read_text(encoding="utf-8"))
+        return found
+
+    def plan(self) -> Plan:
+        """Return its plan."""
+        return graph.from_json(json.loads((self.path / "plan.json").read_text(encoding="utf-8")))
+
+    def status(self) -> RunStatus:
+        """Return where it stands; a run whose process died without a word is `killed`."""
+        found, _ = events.read(self.events_path)
+        return alive_or_killed(events.fold(found))
+
+
+def alive_or_killed(status: RunStatus) -> RunStatus:
+    """Return the status with `running` put right if the process of the run is gone."""
+    holder = dict(status.holder)
+    if status.state == "running" and locks.is_visible(holder) and not locks.is_alive(holder):
+        return replace(status, state="killed")
+    return status
+
+
+def create(store: Store, plan: Plan, facts: Mapping[str, Any]) -> Run:
+    """Make the folder of a new run, named `<recipe>-<time>-<4 hex>`, and write plan and facts."""
+    stamp = time.strftime("%Y%m%d-%H%M%S")
+    run = Run(store.runs / f"{_slug(plan.recipe)}-{stamp}-{secrets.token_hex(2)}")
+    run.path.mkdir(parents=True)
+    write_whole(run.path / "plan.json", json.dumps(graph.to_json(plan), indent=1) + "\n")
+    whole = {"run": run.id, "recipe": plan.recipe, "started_at": time.time(), **facts}
+    write_whole(run.path / "run.json", json.dumps(whole, indent=1, sort_keys=True) + "\n")
+    return run
+
+
+def all_runs(store: Store) -> list[Run]:
+    """Return every run of a store, oldest first."""
+    found = [Run(path.parent) for path in store.runs.glob("*/run.json")]
+    return sorted(found, key=lambda run: (run.facts()["started_at"], run.id))
+
+
+def newest(store: Store, recipe_path: Path | None = None) -> Run | None:
+    """Return the newest run, or the newest one of a recipe file; None if there is none."""
+    for run in reversed(all_runs(store)):
+        given = run.facts().get("recipe_path")
+        if recipe_path is None or (given and Path(given).resolve() == recipe_path.resolve()):
+            return run
+    return None
+
+
+def find(store: Store, name: str) -> Run | None:
+    """Return the run of an id or of its unique beginning, or the newest run of a recipe file."""
+    if (store.runs / name / "run.json").is_file():
+        return Run(store.runs / name)
+    if Path(name).is_file():
+        return newest(store, Path(name))
+    matching = [run for run in all_runs(store) if run.id.startswith(name)]
+    return matching[0] if len(matching) == 1 else None
+
+
+def _slug(name: str) -> str:
+    return re.sub(r"[^A-Za-z0-9_.]+", "-", name).strip("-.") or "run"

@@ -1,0 +1,241 @@
+"""Artifacts on disk by key: a folder that is complete or not there, and never changes.
+
+    artifacts/<key[:2]>/<key>/   files, read-only, and manifest.json
+    realised/<digest>.json       early cut-off: equal work on equal content -> the key that has it
+    scratch/<key>/               journals and checkpoints; survive a kill, go when the key is there
+    locks/ tmp/ cache/ runs/
+
+A folder gets its name in `artifacts` by one rename, after its files and its manifest have reached
+the disk; so a crash at any instant leaves no entry or a whole one. Deleting any entry is safe.
+"""
+
+from __future__ import annotations
+
+import errno
+import hashlib
+import json
+import os
+import secrets
+import shutil
+from collections.abc import Iterator, Mapping
+from contextlib import suppress
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+from engine.artifacts import Artifact, FileEntry, Manifest
+from engine.plan import keys
+from engine.plan.stage import Node
+from engine.runtime.locks import KeyLock
+
+MANIFEST = "manifest.json"
+Parents = Mapping[str, Mapping[str, Artifact]]  # port -> label -> artifact
+
+
+class Store:
+    """A folder of artifacts that many runs share. Making the value writes nothing."""
+
+    def __init__(self, root: Path) -> None:
+        self.root = root
+        self.runs = root / "runs"
+        self.cache = root / "cache"
+        self._realised = root / "realised"
+
+    def get(self, key: str) -> Artifact | None:
+        """Return the artifact of a key, or None if it is not there or not whole."""
+        path = self._path(key)
+        manifest = _read_manifest(path / MANIFEST)
+        if manifest is None or not all(_is_whole(path, entry) for entry in manifest.files):
+            return None
+        return Artifact(path, manifest)
+
+    def manifests(self) -> Iterator[Manifest]:
+        """Stream the manifests of all artifacts."""
+        for path in sorted(self.root.glob(f"artifacts/*/*/{MANIFEST}")):
+            manifest = _read_manifest(path)
+            if manifest is not None:
+                yield manifest
+
+    def lock(self, key: str) -> KeyLock:
+        """Return the lock that a process must hold while it works on a key."""
+        return KeyLock(self.root / "locks", key)
+
+    def scratch(self, key: str) -> Path:
+        """Return the scratch folder of a key, made if need be."""
+        path = self.root / "scratch" / key
+        path.mkdir(parents=True, exist_ok=True)
+        return path
+
+    def staging(self, key: str) -> Path:
+        """Return a new empty folder to be published; what dead writers of the key left is removed.
+
+        The caller holds the lock of the key.
+        """
+        folder = self.root / "tmp"
+        folder.mkdir(parents=True, exist_ok=True)
+        for leftover in folder.glob(f"{key}-*"):
+            shutil.rmtree(leftover, ignore_errors=True)
+        path = folder / f"{key}-{secrets.token_hex(4)}"
+        path.mkdir()
+        return path
+
+    def publish(
+        self, node: Node, staging: Path, counts: Mapping[str, float], parents: Parents
+    ) -> Artifact:
+        """Seal a staging folder and give it its name; its scratch goes.
+
+        The caller holds the lock of the key. Raises ValueError for what is not a plain file.
+        """
+        files = tuple(_seal(staging, path) for path in _plain_files(staging))
+        artifact = self._put(node, staging, files, counts, parents)
+        self._remember(realised_key(node, parents), node.key)
+        return artifact
+
+    def link(self, node: Node, parents: Parents) -> Artifact | None:
+        """Publish a node without running it, if the same work was done on equal inputs before.
+
+        Returns None when it was not, or when another process is at work on the key.
+        """
+        done = self._with_realised_key(realised_key(node, parents))
+        if done is None:
+            return None
+        lock = self.lock(node.key)
+        if not lock.try_acquire():
+            return None
+        try:
+            staging = self.staging(node.key)
+            for entry in done.manifest.files:
+                _link_file(done.file(entry.name), staging / entry.name)
+            return self._put(node, staging, done.manifest.files, done.manifest.counts, parents)
+        finally:
+            lock.release()
+
+    def _put(
+        self,
+        node: Node,
+        staging: Path,
+        files: tuple[FileEntry, ...],
+        counts: Mapping[str, float],
+        parents: Parents,
+    ) -> Artifact:
+        manifest = Manifest(
+            key=node.key,
+            stage=node.stage,
+            files=files,
+            counts=dict(counts),
+            parents=tuple(sorted({a.manifest.key for p in parents.values() for a in p.values()})),
+            preimage=node.preimage,
+            content_digest=keys.digest([[entry.name, entry.sha256] for entry in files]),
+        )
+        _write_synced(staging / MANIFEST, json.dumps(asdict(manifest), indent=1, sort_keys=True))
+        for folder in (staging, *(path for path in staging.rglob("*") if path.is_dir())):
+            _sync_folder(folder)
+        self._move_in(node.key, staging)
+        shutil.rmtree(self.root / "scratch" / node.key, ignore_errors=True)
+        artifact = self.get(node.key)
+        assert artifact is not None
+        return artifact
+
+    def _move_in(self, key: str, staging: Path) -> None:
+        path = self._path(key)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        try:
+            staging.rename(path)
+        except OSError as error:
+            if error.errno not in (errno.ENOTEMPTY, errno.EEXIST):
+                raise
+            # Somebody deleted a part of the entry by hand; what is left has no value.
+            broken = staging.with_name(f"{staging.name}-broken")
+            path.rename(broken)
+            staging.rename(path)
+            shutil.rmtree(broken, ignore_errors=True)
+        _sync_folder(path.parent)
+
+    def _remember(self, realised: str, key: str) -> None:
+        self._realised.mkdir(parents=True, exist_ok=True)
+        path = self._realised / f"{realised}.json"
+        write_whole(path, json.dumps({"key": key}) + "\n")
+
+    def _with_realised_key(self, realised: str) -> Artifact | None:
+        try:
+            text = (self._realised / f"{realised}.json").read_text(encoding="utf-8")
+            return self.get(json.loads(text)["key"])
+        except (FileNotFoundError, ValueError, KeyError):
+            return None
+
+    def _path(self, key: str) -> Path:
+        return self.root / "artifacts" / key[:2] / key
+
+
+def realised_key(node: Node, parents: Parents) -> str:
+    """Return the key a node has when its inputs are named by content instead of by key."""
+    content = {
+        port: {label: artifact.manifest.content_digest for label, artifact in labels.items()}
+        for port, labels in parents.items()
+        if labels
+    }
+    return keys.digest({**node.preimage, "inputs": content})
+
+
+def write_whole(path: Path, text: str) -> None:
+    """Write a file that other processes see whole or not at all."""
+    temporary = path.with_name(f".{path.name}.{os.getpid()}")
+    temporary.write_text(text, encoding="utf-8")
+    temporary.replace(path)
+
+
+def _read_manifest(path: Path) -> Manifest | None:
+    try:
+        data: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+        files = tuple(FileEntry(**entry) for entry in data.pop("files"))
+        return Manifest(files=files, parents=tuple(data.pop("parents")), **data)
+    except (FileNotFoundError, NotADirectoryError, ValueError, TypeError, KeyError):
+        return None
+
+
+def _is_whole(folder: Path, entry: FileEntry) -> bool:
+    with suppress(OSError):
+        return (folder / entry.name).stat().st_size == entry.size_bytes
+    return False
+
+
+def _plain_files(folder: Path) -> list[Path]:
+    found = sorted(path for path in folder.rglob("*") if path.is_symlink() or not path.is_dir())
+    for path in found:
+        if path.is_symlink() or not path.is_file():
+            raise ValueError(f"`{path.name}` is not a plain file: an artifact holds nothing else")
+    return found
+
+
+def _seal(folder: Path, path: Path) -> FileEntry:
+    with path.open("rb") as file:
+        sha256 = hashlib.file_digest(file, "sha256").hexdigest()
+        os.fsync(file.fileno())
+        size = os.fstat(file.fileno()).st_size
+    path.chmod(0o444)
+    return FileEntry(path.relative_to(folder).as_posix(), size, sha256)
+
+
+def _link_file(source: Path, target: Path) -> None:
+    target.parent.mkdir(parents=True, exist_ok=True)
+    try:
+        target.hardlink_to(source)
+    except OSError:  # a file system without hard links
+        shutil.copyfile(source, target)
+        target.chmod(0o444)
+
+
+def _write_synced(path: Path, text: str) -> None:
+    with path.open("w", encoding="utf-8") as file:
+        file.write(text + "\n")
+        file.flush()
+        os.fsync(file.fileno())
+    path.chmod(0o444)
+
+
+def _sync_folder(path: Path) -> None:
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)

@@ -1,0 +1,194 @@
+"""The life of one node, inside its own process: bind, run, publish, report.
+
+The process that works on a key holds its lock, so that two runs never write the same scratch. It
+ends itself when the engine that started it is gone.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import select
+import signal
+import threading
+import time
+import traceback
+from collections.abc import Callable, Mapping
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from engine import plugin
+from engine.artifacts import Artifact, Inputs, Outputs
+from engine.diagnostics import AdaptError, StageError
+from engine.plan import graph
+from engine.plan.stage import Machine, Node, Stage, Tools
+from engine.runtime.locks import BEAT_S, KeyLock
+from engine.runtime.store import Store
+
+PROGRESS_EVERY_S = 0.2
+LOCK_POLL_S = 0.25
+Send = Callable[[Mapping[str, Any]], None]
+
+
+@dataclass(frozen=True, slots=True)
+class Job:
+    """What a process is asked to do."""
+
+    node: Node
+    store: Path
+    inputs: Mapping[str, Mapping[str, str]]  # port -> label -> key
+    machine: Machine
+    folder: Path  # relative paths of the recipe start here
+
+    def to_json(self) -> dict[str, Any]:
+        """Return the JSON form."""
+        return {
+            "node": graph.node_to_json(self.node),
+            "store": str(self.store),
+            "inputs": {port: dict(labels) for port, labels in self.inputs.items()},
+            "machine": asdict(self.machine),
+            "folder": str(self.folder),
+        }
+
+
+def job_from_json(data: Mapping[str, Any]) -> Job:
+    """Read a job."""
+    return Job(
+        node=graph.node_from_json(data["node"]),
+        store=Path(data["store"]),
+        inputs=data["inputs"],
+        machine=Machine(**data["machine"]),
+        folder=Path(data["folder"]),
+    )
+
+
+@dataclass(frozen=True, slots=True)
+class World:
+    """What names in a job stand for; given by the composition root."""
+
+    stage: Callable[[str], Stage]
+    locate: Callable[[str], Path]
+    locate_model: Callable[[str], str]
+
+
+def work(job: Job, world: World, send: Send) -> int:
+    """Run a job and send its messages; return the exit code of the process.
+
+    Messages: `progress`, `waiting`, and last `finished`, `cached` or `failed`.
+    """
+    try:
+        send(execute(job, world, send))
+    except Exception as error:  # top of the process: the parent must learn of everything
+        traceback.print_exc()
+        send({"type": "failed", "message": _short(error), "hint": getattr(error, "hint", None)})
+        return 1
+    return 0
+
+
+def execute(job: Job, world: World, send: Send) -> dict[str, Any]:
+    """Run a job under the lock of its key and publish its artifact; return the last message."""
+    store = Store(job.store)
+    lock = store.lock(job.node.key)
+    while not lock.try_acquire():
+        send({"type": "waiting"})
+        time.sleep(LOCK_POLL_S)
+    _keep_touching(lock)
+    try:
+        if store.get(job.node.key) is not None:
+            return {"type": "cached", "reason": "another run finished it meanwhile"}
+        counts = _run_stage(job, world, store, send)
+        return {"type": "finished", "counts": counts}
+    finally:
+        lock.release()
+
+
+def _run_stage(job: Job, world: World, store: Store, send: Send) -> dict[str, float]:
+    node = job.node
+    stage = world.stage(node.stage)
+    parents = {
+        port: {label: _input(store, key, label) for label, key in labels.items()}
+        for port, labels in job.inputs.items()
+    }
+    outputs = Outputs(store.staging(node.key))
+    tools = Tools(
+        seed=node.seed,
+        scratch=store.scratch(node.key),
+        prompts=node.prompts,
+        machine=job.machine,
+        locate=world.locate,
+        locate_model=world.locate_model,
+        log=_log,
+        progress=throttled(send, time.monotonic),
+    )
+    stage.run(Inputs(parents), plugin.bind(stage.params, node.params), outputs, tools)
+    counts = outputs.counts()
+    store.publish(node, outputs.path, counts, parents)
+    return counts
+
+
+def throttled(send: Send, clock: Callable[[], float]) -> Callable[[int, int | None, str], None]:
+    """Return a progress function that sends a few messages a second, and always the last one."""
+    last = float("-inf")
+
+    def progress(done: int, total: int | None, unit: str) -> None:
+        nonlocal last
+        now = clock()
+        if now - last >= PROGRESS_EVERY_S or done == total:
+            last = now
+            send({"type": "progress", "done": done, "total": total, "unit": unit})
+
+    return progress
+
+
+def sender(descriptor: int | None) -> Send:
+    """Return a function that writes messages as JSON lines to a pipe, or to the log without one."""
+
+    def send(message: Mapping[str, Any]) -> None:
+        line = json.dumps(message) + "\n"
+        if descriptor is None:
+            print(line, end="", flush=True)
+        else:
+            os.write(descriptor, line.encode())
+
+    return send
+
+
+def die_with_parent(lifeline: int) -> None:
+    """End this process group as soon as the parent is gone: it holds the pipe's other end."""
+
+    def watch() -> None:
+        select.select([lifeline], [], [])
+        os.killpg(os.getpgid(0), signal.SIGKILL)
+
+    threading.Thread(target=watch, daemon=True, name="lifeline").start()
+
+
+def _keep_touching(lock: KeyLock) -> None:
+    def beat() -> None:
+        while True:
+            time.sleep(BEAT_S)
+            lock.touch()
+
+    threading.Thread(target=beat, daemon=True, name="heartbeat").start()
+
+
+def _input(store: Store, key: str, label: str) -> Artifact:
+    artifact = store.get(key)
+    if artifact is None:
+        raise StageError(
+            f"its input `{label}` has gone from the store", hint="run the same command again"
+        )
+    return artifact
+
+
+def _log(message: str) -> None:
+    print(f"{time.strftime('%H:%M:%S')} {message}", flush=True)
+
+
+def _short(error: Exception) -> str:
+    text = " ".join(str(error).split())
+    if isinstance(error, AdaptError):
+        return text
+    name = type(error).__name__
+    return f"{name}: {text[:400]}" if text else name
