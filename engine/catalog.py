@@ -62,7 +62,7 @@ class LocalPins:
     def source(self, use: Use) -> Any:
         """Return a source's fingerprint."""
         source = plugin.load("sources", use.name)
-        return source.fingerprint(plugin.settings_of("sources", use), self.locate)
+        return source.fingerprint(plugin.settings_of("sources", use), self.locate, self.digest_file)
 
     def prompt(self, name: str) -> str:
         """Return the text of a template."""

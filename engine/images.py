@@ -8,6 +8,9 @@ from __future__ import annotations
 
 import hashlib
 import io
+import struct
+import warnings
+import zlib
 from collections.abc import Iterable
 from pathlib import Path
 from types import TracebackType
@@ -18,6 +21,20 @@ if TYPE_CHECKING:
 
 FILE_BYTES = 512 * 2**20
 BATCH_BYTES = 8 * 2**20
+
+# What Pillow's decoders raise on files that are cut or damaged.
+_BROKEN = (
+    OSError,
+    EOFError,
+    ValueError,
+    SyntaxError,
+    TypeError,
+    LookupError,
+    OverflowError,
+    NotImplementedError,
+    struct.error,
+    zlib.error,
+)
 
 
 class ImageError(ValueError):
@@ -113,19 +130,56 @@ class ImageBank:
 
 
 def decode(encoded: bytes) -> Image:
-    """Decode to RGB; transparent pixels become white. Raise `ImageError` on broken files."""
-    from PIL import Image, UnidentifiedImageError
+    """Decode to upright RGB; transparent pixels become white. Raise `ImageError` on broken files.
 
-    try:
-        opened = Image.open(io.BytesIO(encoded))
-        opened.load()
-    except (UnidentifiedImageError, OSError, ValueError, SyntaxError) as error:
-        raise ImageError(str(error)) from error
+    Pictures deeper than 8 bits are scaled to their range, where Pillow's own conversion would turn
+    all but the darkest pixels white.
+    """
+    from PIL import Image, ImageOps, UnidentifiedImageError
+
+    bombs = (Image.DecompressionBombError, Image.DecompressionBombWarning)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        warnings.simplefilter("error", Image.DecompressionBombWarning)
+        try:
+            opened = Image.open(io.BytesIO(encoded))
+            opened.load()
+            return _as_rgb(ImageOps.exif_transpose(opened))
+        except UnidentifiedImageError as error:  # its own message holds a memory address
+            raise ImageError("not a picture of a known format") from error
+        except (*_BROKEN, *bombs) as error:
+            raise ImageError(str(error) or type(error).__name__) from error
+
+
+def size_px(encoded: bytes) -> tuple[int, int]:
+    """Return width and height from the header alone, before any rotation that it asks for."""
+    from PIL import Image
+
+    return Image.open(io.BytesIO(encoded)).size
+
+
+def _as_rgb(opened: Image) -> Image:
+    from PIL import Image
+
     if opened.mode in ("RGBA", "LA", "PA") or "transparency" in opened.info:
         picture = opened.convert("RGBA")
         white = Image.new("RGBA", picture.size, "white")
         return Image.alpha_composite(white, picture).convert("RGB")
+    if opened.mode.startswith(("I", "F")):
+        return _from_deep(opened).convert("RGB")
     return opened.convert("RGB")
+
+
+def _from_deep(opened: Image) -> Image:
+    """Return 8-bit grey: 16-bit modes have a range, the others are stretched between extremes."""
+    import numpy as np
+    from PIL import Image
+
+    values = np.nan_to_num(np.asarray(opened, dtype=np.float64))
+    has_range = opened.mode.startswith("I;16")
+    low, high = (0.0, 65535.0) if has_range else (values.min(), values.max())
+    scaled = (values - low) * (255.0 / max(high - low, 1e-12))
+    return Image.fromarray(np.rint(scaled).astype(np.uint8))
 
 
 def encode_png(picture: Image) -> bytes:

@@ -90,6 +90,13 @@ def load(family: str, name: str) -> Any:
     return importlib.import_module(f"engine.{family}.{name}").PLUGIN
 
 
+def about(family: str, name: str) -> str:
+    """Return the first line of a plug-in file's docstring."""
+    load(family, name)
+    module = importlib.import_module(f"engine.{family}.{name}")
+    return (module.__doc__ or "").strip().partition("\n")[0]
+
+
 def settings_of(family: str, use: Use) -> Any:
     """Return the settings of a chosen plug-in as its `Params`."""
     return bind(load(family, use.name).params, use.settings)
@@ -114,25 +121,36 @@ def bind(kind: Any, value: Any) -> Any:
         return {key: bind(get_args(kind)[1], item) for key, item in value.items()}
     if kind is float:
         return float(value)
+    if kind is int and isinstance(value, float):
+        return int(value)  # 2.0 is a whole number in JSON Schema; a key must not tell them apart
     return value
 
 
-def unbind(value: Any, *, with_neutral: bool = True) -> Any:
-    """Return the canonical JSON of a bound value; `with_neutral=False` gives what enters a key."""
+def unbind(value: Any, *, with_neutral: bool = True, kind: Any = None) -> Any:
+    """Return the canonical JSON of a bound value; `with_neutral=False` gives what enters a key.
+
+    `kind` is the type that the value is declared with: it names the family of a plug-in's choice.
+    """
     if isinstance(value, Use):
-        return _unbind_use(value)
+        family = None if with_neutral else _family_of(kind)
+        return _unbind_use(value) if family is None else key_settings(family, value)
     if dataclasses.is_dataclass(value) and not isinstance(value, type):
         hints = hints_of(type(value))
         return {
-            f.name: unbind(getattr(value, f.name), with_neutral=with_neutral)
+            f.name: unbind(getattr(value, f.name), with_neutral=with_neutral, kind=hints[f.name])
             for f in dataclasses.fields(value)
-            if with_neutral or Neutral not in unwrap(hints[f.name])[1]
+            if with_neutral or not is_neutral(hints[f.name])
         }
     if isinstance(value, Mapping):
-        return {k: unbind(v, with_neutral=with_neutral) for k, v in value.items()}
+        return {k: unbind(v, with_neutral=with_neutral, kind=kind) for k, v in value.items()}
     if isinstance(value, tuple | list):
-        return [unbind(item, with_neutral=with_neutral) for item in value]
+        return [unbind(item, with_neutral=with_neutral, kind=kind) for item in value]
     return value
+
+
+def is_neutral(kind: Any) -> bool:
+    """Tell whether a field's type carries the mark `Neutral()`."""
+    return any(isinstance(mark, Neutral) for mark in unwrap(kind)[1])
 
 
 def key_settings(family: str, use: Use) -> dict[str, Any]:
@@ -170,6 +188,14 @@ def has_default(item: dataclasses.Field[Any]) -> bool:
 def issubclass_safe(kind: Any, parent: type) -> bool:
     """Like issubclass, but False for what is not a class."""
     return isinstance(kind, type) and issubclass(kind, parent)
+
+
+def _family_of(kind: Any) -> str | None:
+    """Return the family that a type, or a type inside it, chooses from."""
+    inner, marks = unwrap(kind)
+    named = (mark.name for mark in marks if isinstance(mark, Family))
+    within = (_family_of(part) for part in get_args(inner))
+    return next(named, None) or next((family for family in within if family), None)
 
 
 def _bind_use(value: Any, marks: tuple[Any, ...]) -> Use:

@@ -1,0 +1,88 @@
+"""The command `adapt`: one file per verb. Only the file of the chosen verb is imported."""
+
+from __future__ import annotations
+
+import argparse
+import importlib
+import os
+import sys
+from collections.abc import Sequence
+
+VERBS = {
+    "init": "write a recipe for a new domain",
+    "validate": "check a recipe and print every mistake with its place",
+    "plan": "show what a run would do, and why",
+    "run": "run a recipe; finished stages are not run again",
+    "status": "show how a run is going",
+    "report": "print or open the report of a run",
+    "show": "show a recipe resolved, or the rows of a run",
+    "schema": "print the JSON schema of recipes",
+}
+PROGRAM = "adapt"
+USAGE, ENGINE_BUG, INTERRUPTED = 2, 4, 130
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run one command; return its exit code."""
+    arguments = list(sys.argv[1:] if argv is None else argv)
+    try:
+        return _dispatch(arguments)
+    except SystemExit as stop:  # argparse: usage errors and --help
+        return stop.code if isinstance(stop.code, int) else USAGE
+    except KeyboardInterrupt:
+        print("interrupted", file=sys.stderr)
+        return INTERRUPTED
+    except BrokenPipeError:  # `adapt plan | head`: the reader has seen enough
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 0
+    except Exception as error:  # the top: nothing may reach the user as a traceback
+        return _explain(error, "--json" in arguments)
+
+
+def _dispatch(arguments: list[str]) -> int:
+    verb = next((word for word in arguments if not word.startswith("-")), None)
+    parser = _parser()
+    if verb is None:
+        parser.parse_args(arguments)
+        parser.print_help()
+        return USAGE
+    if verb not in VERBS:
+        return _unknown(verb)
+    module = importlib.import_module(f"engine.cli.{verb}")
+    subparsers = parser.add_subparsers(prog=PROGRAM, dest="verb", metavar="VERB", required=True)
+    module.add_parser(subparsers)
+    return int(module.run(parser.parse_args(arguments)))
+
+
+def _parser() -> argparse.ArgumentParser:
+    from engine import __version__
+
+    width = max(map(len, VERBS))
+    verbs = "\n".join(f"  {verb:<{width}}  {what}" for verb, what in VERBS.items())
+    parser = argparse.ArgumentParser(
+        prog=PROGRAM,
+        usage=f"{PROGRAM} VERB ...",
+        description="Adapt a general multimodal LLM to a domain from one YAML recipe.",
+        epilog=f"verbs:\n{verbs}\n\n`{PROGRAM} VERB --help` tells more about one.",
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+        allow_abbrev=False,
+    )
+    parser.add_argument("--version", action="version", version=f"{PROGRAM} {__version__}")
+    return parser
+
+
+def _unknown(verb: str) -> int:
+    from engine.diagnostics import nearest
+
+    close = nearest(verb, VERBS)
+    print(f"error[unknown-verb]: `{PROGRAM}` has no verb `{verb}`", file=sys.stderr)
+    what = f"`{PROGRAM} {close}` is close" if close else f"`{PROGRAM} --help` lists the verbs"
+    print(f"  help: {what}", file=sys.stderr)
+    return USAGE
+
+
+def _explain(error: Exception, as_json: bool) -> int:
+    """Print an error as its reader needs it; return the exit code."""
+    from engine.cli import errors
+
+    return errors.explain(error, as_json=as_json)

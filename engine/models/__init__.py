@@ -6,14 +6,23 @@ The family of a checkpoint is found by the `model_type` of its config.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+
+from engine import plugin
+from engine.diagnostics import StageError
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class NoParams:
+    """A family has no settings: a checkpoint says everything itself."""
 
 
 @dataclass(frozen=True, slots=True)
 class ModelFamily:
     """A family of checkpoints.
 
-    `parts` maps vision, projector and language to the module-name prefixes they consist of.
+    `parts` maps vision, projector and language to the module-name prefixes they consist of; a
+    parameter belongs to the part with the longest prefix that fits, and to language without one.
     """
 
     version: int
@@ -21,3 +30,32 @@ class ModelFamily:
     auto_class: str  # name of the transformers Auto class that loads it
     parts: Mapping[str, tuple[str, ...]]
     has_vision: bool = True
+    # How tensors of single images are joined into those of a batch: along axis 0 (all images of
+    # the batch in a row) or 1 (rows of the batch first); None: only the processor knows.
+    image_axis: int | None = 0
+    image_counter: str | None = None  # tensor that says how many rows of axis 0 an image takes
+    marks_image_tokens: bool = False  # the forward pass wants `mm_token_type_ids`
+    params: type = field(default=NoParams)
+
+    def part_of(self, parameter_name: str) -> str:
+        """Return the part that a parameter or module belongs to, by its full name."""
+        fits = [
+            (len(prefix), part)
+            for part, prefixes in self.parts.items()
+            for prefix in prefixes
+            if f"{parameter_name}.".startswith(f"{prefix}.")
+        ]
+        return max(fits)[1] if fits else "language"
+
+
+def family_of(model_type: str) -> ModelFamily:
+    """Return the family of a checkpoint. Raise StageError, with the known ones, if there is none."""
+    families: list[ModelFamily] = [plugin.load("models", name) for name in plugin.names("models")]
+    for family in families:
+        if model_type in family.model_types:
+            return family
+    known = ", ".join(sorted(kind for family in families for kind in family.model_types))
+    raise StageError(
+        f"no model family knows models of type `{model_type}`",
+        hint=f"known types: {known}; a family is one file in engine/models",
+    )

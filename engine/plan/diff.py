@@ -26,7 +26,9 @@ class Change:
     def __str__(self) -> str:
         if self.kind == "changed":
             return f"{self.path}: {_short(self.old)} -> {_short(self.new)}"
-        return f"{self.path}: {self.kind} {_short(self.old if self.kind == 'removed' else self.new)}"
+        return (
+            f"{self.path}: {self.kind} {_short(self.old if self.kind == 'removed' else self.new)}"
+        )
 
 
 def changes(old: Mapping[str, Any], new: Mapping[str, Any]) -> list[Change]:

@@ -13,6 +13,8 @@ from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
+PROGRESS_EVERY_S = 2.0
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RunStarted:
@@ -49,6 +51,14 @@ class NodeStarted:
     time: float
     node: str
     pid: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class NodeWaiting:
+    """Another run is at work on the same key; its result will be used."""
+
+    time: float
+    node: str
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -113,7 +123,14 @@ class RunStopped:
 
 
 NodeEvent = (
-    NodeCached | NodeLinked | NodeStarted | NodeProgress | NodeFinished | NodeFailed | NodeSkipped
+    NodeCached
+    | NodeLinked
+    | NodeStarted
+    | NodeWaiting
+    | NodeProgress
+    | NodeFinished
+    | NodeFailed
+    | NodeSkipped
 )
 Event = RunStarted | NodeEvent | RunFinished | RunStopped
 
@@ -122,6 +139,7 @@ _TYPES: dict[str, type[Any]] = {
     "node_cached": NodeCached,
     "node_linked": NodeLinked,
     "node_started": NodeStarted,
+    "node_waiting": NodeWaiting,
     "node_progress": NodeProgress,
     "node_finished": NodeFinished,
     "node_failed": NodeFailed,
@@ -178,14 +196,19 @@ def from_json(data: Mapping[str, Any]) -> Event:
 
 
 class EventLog:
-    """Appends events to a file."""
+    """Appends events to a file; of a node's progress only a line every other second."""
 
     def __init__(self, path: Path) -> None:
         path.parent.mkdir(parents=True, exist_ok=True)
+        self._progress_at: dict[str, float] = {}
         self._descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o644)
 
     def append(self, event: Event) -> None:
         """Write one line, by one call."""
+        if isinstance(event, NodeProgress) and event.done != event.total:
+            if event.time - self._progress_at.get(event.node, 0.0) < PROGRESS_EVERY_S:
+                return
+            self._progress_at[event.node] = event.time
         os.write(self._descriptor, (json.dumps(to_json(event)) + "\n").encode())
 
     def close(self) -> None:
@@ -246,8 +269,10 @@ def node_after(node: NodeStatus, event: NodeEvent) -> NodeStatus:
             return replace(node, state="linked")
         case NodeStarted():
             return replace(node, state="running", started_at=event.time)
+        case NodeWaiting():
+            return replace(node, message="another run is at work on it")
         case NodeProgress():
-            return replace(node, done=event.done, total=event.total, unit=event.unit)
+            return replace(node, done=event.done, total=event.total, unit=event.unit, message="")
         case NodeFinished():
             return replace(node, state="ran", counts=event.counts, **_costs(event))
         case NodeFailed():

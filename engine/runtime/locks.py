@@ -33,7 +33,7 @@ class KeyLock:
         with _exclusive(self._guard):
             if self._is_held():
                 return False
-            temporary = self._path.with_suffix(f".{os.getpid()}")
+            temporary = self._path.with_suffix(".new")  # the guard makes it ours
             temporary.write_text(json.dumps(identity()), encoding="utf-8")
             temporary.replace(self._path)
             return True

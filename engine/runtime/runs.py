@@ -44,7 +44,7 @@ class Run:
         return self.path / "logs" / f"{node_id}.log"
 
     def facts(self) -> dict[str, Any]:
-        """Return what was true when it began: recipe, engine, settings (schemas/run.schema.json)."""
+        """Return what was true when it began (schemas/run.schema.json)."""
         found: dict[str, Any] = json.loads((self.path / "run.json").read_text(encoding="utf-8"))
         return found
 

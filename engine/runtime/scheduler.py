@@ -45,8 +45,9 @@ def urgency(plan: Plan) -> dict[str, int]:
 
 def threads_of(node: Node, capacity: Capacity) -> int:
     """Return the threads of a node: fixed by settings, never by what else is running."""
-    on_gpu = node.needs.accelerator and capacity.num_gpus > 0
-    return capacity.threads if node.needs.all_threads and not on_gpu else 1
+    if node.needs.accelerator and capacity.num_gpus > 0:
+        return max(1, capacity.threads // (capacity.num_gpus + 1))
+    return capacity.threads if node.needs.all_threads else 1
 
 
 def next_to_start(

@@ -75,12 +75,14 @@ class World:
 def work(job: Job, world: World, send: Send) -> int:
     """Run a job and send its messages; return the exit code of the process.
 
-    Messages: `progress`, `waiting`, and last `finished`, `cached` or `failed`.
+    Messages: `waiting` (for another run), `working`, `progress`, and last `finished`, `cached` or
+    `failed`.
     """
     try:
         send(execute(job, world, send))
     except Exception as error:  # top of the process: the parent must learn of everything
-        traceback.print_exc()
+        if not isinstance(error, AdaptError):  # those say what to do; where they rose is no help
+            traceback.print_exc()
         send({"type": "failed", "message": _short(error), "hint": getattr(error, "hint", None)})
         return 1
     return 0
@@ -90,16 +92,19 @@ def execute(job: Job, world: World, send: Send) -> dict[str, Any]:
     """Run a job under the lock of its key and publish its artifact; return the last message."""
     store = Store(job.store)
     lock = store.lock(job.node.key)
-    while not lock.try_acquire():
+    if not lock.try_acquire():
         send({"type": "waiting"})
-        time.sleep(LOCK_POLL_S)
-    _keep_touching(lock)
+        while not lock.try_acquire():
+            time.sleep(LOCK_POLL_S)
+    send({"type": "working"})
+    released = _keep_touching(lock)
     try:
         if store.get(job.node.key) is not None:
             return {"type": "cached", "reason": "another run finished it meanwhile"}
         counts = _run_stage(job, world, store, send)
         return {"type": "finished", "counts": counts}
     finally:
+        released.set()
         lock.release()
 
 
@@ -164,13 +169,16 @@ def die_with_parent(lifeline: int) -> None:
     threading.Thread(target=watch, daemon=True, name="lifeline").start()
 
 
-def _keep_touching(lock: KeyLock) -> None:
+def _keep_touching(lock: KeyLock) -> threading.Event:
+    """Touch a lock from a thread until the returned event is set."""
+    released = threading.Event()
+
     def beat() -> None:
-        while True:
-            time.sleep(BEAT_S)
+        while not released.wait(BEAT_S):
             lock.touch()
 
     threading.Thread(target=beat, daemon=True, name="heartbeat").start()
+    return released
 
 
 def _input(store: Store, key: str, label: str) -> Artifact:

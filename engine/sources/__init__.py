@@ -13,6 +13,9 @@ from typing import Any
 
 from engine.records import Kind, Turn
 
+Locate = Callable[[str], Path]  # a path written in the recipe -> where it is
+DigestFile = Callable[[Path], str]  # a file -> SHA-256 of its content
+
 
 @dataclass(frozen=True, slots=True)
 class Row:
@@ -35,11 +38,11 @@ class Problem:
     detail: str = ""
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, eq=False)
 class SourceContext:
-    """What a source may touch."""
+    """What a source may touch. Two contexts are never equal: each is the life of one node."""
 
-    locate: Callable[[str], Path]  # a path written in the recipe -> where it is
+    locate: Locate
     is_offline: bool
     seed: int
 
@@ -50,13 +53,15 @@ class Source:
 
     `rows(params, context, span)` yields rows number span.start .. span.stop - 1, or all for None; a
     source that cannot be cut leaves `num_rows` None and is always read whole.
-    `fingerprint(params, locate)` identifies the content (digests, revision) without reading pixels
-    where it can; it enters the key in place of `neutral` paths. It raises `RequestError`-worthy
-    `FileNotFoundError` for a missing folder or file and ValueError for an empty one.
+    It may remember what it listed for a context.
+    `fingerprint(params, locate, digest_file)` identifies the content (digests, revision) without
+    reading pixels where it can; it enters the key in place of `Neutral` paths. `digest_file`
+    returns a file's SHA-256 and may remember it. It raises FileNotFoundError for a missing folder
+    or file and ValueError for an empty one.
     """
 
     version: int
     params: type
     rows: Callable[[Any, SourceContext, range | None], Iterator[Row | Problem]]
-    fingerprint: Callable[[Any, Callable[[str], Path]], Any]
+    fingerprint: Callable[[Any, Locate, DigestFile], Any]
     num_rows: Callable[[Any, SourceContext], int] | None = None

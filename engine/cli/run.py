@@ -1,0 +1,268 @@
+"""`adapt run`: execute a recipe. Finished stages are not run again, after a kill or a change."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import shlex
+import signal
+import sys
+from collections.abc import Sequence
+from contextlib import suppress
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from engine import __version__
+from engine.cli import planning, settings, tables
+from engine.cli.planning import Planned
+from engine.diagnostics import Diagnostic, ExitCode, RequestError
+from engine.plan import graph
+from engine.plan.stage import Plan
+from engine.runtime import outlook, runs
+from engine.runtime.events import Event, EventLog
+from engine.runtime.machine import Settings
+from engine.runtime.runs import Run
+from engine.runtime.store import Store
+
+if TYPE_CHECKING:
+    from engine.runtime.local import Failure, Outcome
+
+REPORT = "report"  # the stage whose failure does not spoil a finished run
+
+
+@dataclass(frozen=True, slots=True)
+class Session:
+    """All that one `adapt run` works with."""
+
+    args: argparse.Namespace
+    settings: Settings
+    store: Store
+    planned: Planned
+    plan: Plan  # the part that is run
+    run: Run
+    worker: Sequence[str]  # arguments of the interpreter that make it a worker
+
+
+def add_parser(subparsers: Any) -> None:
+    """Add the verb."""
+    parser: argparse.ArgumentParser = subparsers.add_parser(
+        "run", help="run a recipe; finished stages are not run again", allow_abbrev=False
+    )
+    planning.add_recipe(parser)
+    parser.add_argument("--only", metavar="NODE", help="run one node and what it needs")
+    parser.add_argument("--json", action="store_true", help="print JSON, progress on stderr")
+    settings.add_flags(parser)
+
+
+def run(args: argparse.Namespace) -> int:
+    """Run a recipe; return the exit code."""
+    machine = settings.resolve(args, os.environ)
+    planned = planning.load_plan(args.recipe, args.overrides, Store(machine.store))
+    return run_planned(args, machine, planned, worker=worker_command(Path.cwd()))
+
+
+def worker_command(working_folder: Path) -> tuple[str, ...]:
+    """Return the arguments that make the interpreter a worker.
+
+    `-P` keeps a folder `engine` that happens to lie in the working folder from being imported,
+    unless it is this very engine, run from its checkout.
+    """
+    is_checkout = Path(__file__).resolve().parents[2] == working_folder.resolve()
+    return (*(() if is_checkout else ("-P",)), "-m", "engine.cli.worker")
+
+
+def run_planned(
+    args: argparse.Namespace, machine: Settings, planned: Planned, *, worker: Sequence[str]
+) -> int:
+    """Run a compiled plan; return the exit code."""
+    session = _begin(args, machine, planned, worker)
+    stream = sys.stderr if args.json else sys.stdout
+    is_cached = set(outlook.states(session.plan, session.store).values()) <= {outlook.CACHED}
+    if is_cached:
+        num = len(session.plan.nodes)
+        print(f"every stage is cached ({num} nodes): nothing to run", file=stream, flush=True)
+    else:
+        found = outlook.outlook(session.plan, session.store)
+        print(tables.plan_text(session.plan.recipe, found), file=stream, flush=True)
+    outcome = _execute(session, is_cached)
+    _put_report(session)
+    code = _exit_code(outcome)
+    if args.json:
+        print(json.dumps(_json(session, outcome, code), indent=1))
+    else:
+        _print_end(session, outcome, is_cached)
+    return code
+
+
+def _begin(
+    args: argparse.Namespace, machine: Settings, planned: Planned, worker: Sequence[str]
+) -> Session:
+    """Choose the part of the plan to run, and make the run's folder."""
+    store = Store(machine.store)
+    plan = planned.plan if args.only is None else planning.only(planned.plan, args.only)
+    facts = {
+        "recipe_path": os.path.abspath(args.recipe),  # noqa: PTH100  # links stay as given
+        "recipe_folder": str(planned.folder),
+        "overrides": list(args.overrides),
+        "only": args.only,
+        "plan_digest": graph.digest(plan),
+        "engine": __version__,
+        "settings": {**asdict(machine), "store": str(machine.store)},
+        "argv": sys.argv[1:],
+    }
+    try:
+        created = runs.create(store, plan, facts)
+        planned.digests.save()
+    except OSError as error:
+        message = f"the store `{store.root}` cannot be written: {error.strerror}"
+        hint = "choose another folder with `--store` or ADAPT_STORE"
+        raise RequestError(Diagnostic("store-not-writable", message, hint=hint)) from error
+    return Session(args, machine, store, planned, plan, created, worker)
+
+
+def _execute(session: Session, is_cached: bool) -> Outcome:
+    from engine.runtime.local import Executor
+
+    log = EventLog(session.run.events_path)
+    shown = None
+    if not is_cached:
+        from engine.cli import terminal
+
+        shown = terminal.display(sys.stderr if session.args.json else sys.stdout)
+
+    def emit(event: Event) -> None:
+        log.append(event)
+        if shown is not None:
+            shown.handle(event)
+
+    try:
+        return Executor(
+            plan=session.plan,
+            store=session.store,
+            run=session.run,
+            settings=session.settings,
+            folder=session.planned.folder,
+            command=session.worker,
+            emit=emit,
+        ).execute()
+    finally:
+        if shown is not None:
+            shown.close()
+        log.close()
+
+
+def _exit_code(outcome: Outcome) -> int:
+    if outcome.signal:
+        is_term = outcome.signal == signal.SIGTERM
+        return int(ExitCode.STOPPED_RESUMABLE if is_term else ExitCode.INTERRUPTED)
+    if any(failure.node.stage != REPORT for failure in outcome.failures):
+        return int(ExitCode.STAGE_FAILED)
+    return int(ExitCode.DONE)
+
+
+def _put_report(session: Session) -> None:
+    """Put the HTML report into the run's folder, where a person looks for it."""
+    artifact = _report_artifact(session)
+    if artifact is None or not artifact.file("report.html").is_file():
+        return
+    path = session.run.report_path
+    with suppress(FileExistsError):
+        try:
+            path.hardlink_to(artifact.file("report.html"))
+        except PermissionError:
+            import shutil
+
+            shutil.copyfile(artifact.file("report.html"), path)
+
+
+def _report_artifact(session: Session) -> Any:
+    nodes = [node for node in session.plan.nodes if node.stage == REPORT]
+    return session.store.get(nodes[0].key) if nodes else None
+
+
+def _print_end(session: Session, outcome: Outcome, is_cached: bool) -> None:
+    for failure in outcome.failures:
+        _print_failure(session, failure)
+    if outcome.signal:
+        again = f"`{_command(session)}` goes on from here"
+        print(f"stopped; finished stages are kept, {again}", file=sys.stderr)
+        return
+    if outcome.failures:
+        print(_counted(session), file=sys.stderr)
+    artifact = _report_artifact(session)
+    if artifact is not None:
+        print(f"\n{tables.summary_text(artifact.json('summary.json'))}\n")
+        print(f"report  {session.run.report_path}")
+    if not outcome.failures and not is_cached:
+        status = session.run.status()
+        peak_gb = max(node.peak_memory_gb for node in status.nodes.values())
+        took = tables.duration(status.changed_at - status.started_at)
+        print(f"run     {session.run.id}: {took}, at most {peak_gb:.1f} GB in one node")
+
+
+def _counted(session: Session) -> str:
+    """Return how many nodes ended how."""
+    nodes = session.run.status().nodes.values()
+    states = [node.state for node in nodes]
+    told = ", ".join(f"{states.count(state)} {state}" for state in dict.fromkeys(states))
+    return f"{len(states)} nodes: {told}; what is finished is kept"
+
+
+def _print_failure(session: Session, failure: Failure) -> None:
+    print(_failure_text(session, failure), end="\n\n", file=sys.stderr)
+
+
+def _failure_text(session: Session, failure: Failure) -> str:
+    from engine.cli import errors
+    from engine.diagnostics import render
+
+    again = f"  run just this node again: {_command(session, ('--only', failure.node.id))}"
+    if failure.node.stage == REPORT:
+        head = f"warning[report-failed]: the report could not be made: {failure.message}"
+        return "\n".join((head, f"  its log is {failure.log_path}", again))
+    origin = planning.origin_of(failure.node, session.planned.folder)
+    what = f"`{failure.node.id}` failed: {failure.message}"
+    lines = [render([Diagnostic("stage-failed", what, origin, failure.hint)], errors.read_text)]
+    if failure.log_tail:
+        lines.append(f"  last lines of {failure.log_path}:")
+        lines.extend(f"    {line}" for line in failure.log_tail)
+    return "\n".join((*lines, again))
+
+
+def _command(session: Session, more: Sequence[str] = ()) -> str:
+    """Return the command that runs this recipe again, without `--only`."""
+    words = ["adapt", "run", session.args.recipe]
+    for override in session.args.overrides:
+        words += ["--set", override]
+    if session.args.store:
+        words += ["--store", session.args.store]
+    return shlex.join([*words, *more])
+
+
+def _json(session: Session, outcome: Outcome, code: int) -> dict[str, Any]:
+    status = session.run.status()
+    artifact = _report_artifact(session)
+    has_report = session.run.report_path.exists()
+    return {
+        "run": session.run.id,
+        "recipe": session.plan.recipe,
+        "state": status.state,
+        "exit_code": code,
+        "nodes": [{"id": name, **asdict(node)} for name, node in status.nodes.items()],
+        "failures": [_failure_json(session, failure) for failure in outcome.failures],
+        "report": str(session.run.report_path) if has_report else None,
+        "summary": artifact.json("summary.json") if artifact is not None else None,
+    }
+
+
+def _failure_json(session: Session, failure: Failure) -> dict[str, Any]:
+    origin = planning.origin_of(failure.node, session.planned.folder)
+    found = Diagnostic("stage-failed", failure.message, origin, failure.hint).to_json()
+    return {
+        "node": failure.node.id,
+        **found,
+        "log": str(failure.log_path),
+        "rerun": _command(session, ("--only", failure.node.id)),
+    }

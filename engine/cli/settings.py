@@ -1,0 +1,161 @@
+"""Machine settings from flags, then `ADAPT_*` variables, then the user file, then defaults.
+
+The user file is `~/.config/adapt/config.yaml`, with the names of the flags:
+
+    store: /data/adapt
+    threads: 16
+    offline: true
+    python: {vllm: /opt/vllm/bin/python}
+"""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from engine.diagnostics import Diagnostic, RequestError, nearest
+from engine.runtime import machine
+from engine.runtime.machine import Settings
+
+DEFAULT_STORE = ".adapt"
+_NAMES = ("store", "executor", "threads", "device", "offline", "python")
+_CHOICES = {"executor": ("local",), "device": ("auto", "cpu", "cuda")}
+_BOOLS = {"1": True, "true": True, "yes": True, "0": False, "false": False, "no": False}
+
+
+def add_store_flag(parser: argparse.ArgumentParser) -> None:
+    """Add `--store`, which every verb that looks at runs has."""
+    group = parser.add_argument_group("machine settings (never in a recipe)")
+    group.add_argument("--store", metavar="FOLDER", help="where artifacts and runs are [.adapt]")
+
+
+def add_flags(parser: argparse.ArgumentParser) -> None:
+    """Add the flags of all machine settings."""
+    add_store_flag(parser)
+    group = parser.add_argument_group("machine settings of a run")
+    group.add_argument("--executor", choices=_CHOICES["executor"], help="what runs the nodes")
+    group.add_argument("--threads", metavar="N", help="cores to use [all]")
+    group.add_argument("--device", choices=_CHOICES["device"], help="what models run on [auto]")
+    network = group.add_mutually_exclusive_group()
+    network.add_argument("--offline", dest="offline", action="store_true", default=None)
+    network.add_argument("--online", dest="offline", action="store_false", default=None)
+    group.add_argument(
+        "--python",
+        metavar="BACKEND=PATH",
+        action="append",
+        help="the interpreter of a backend that lives in an environment of its own",
+    )
+
+
+def store_path(args: argparse.Namespace, environ: Mapping[str, str]) -> Path:
+    """Return the folder of the store, for verbs that need nothing else."""
+    if args.store or environ.get("ADAPT_STORE"):
+        return Path(args.store or environ["ADAPT_STORE"])
+    return Path(str(_user_file(environ).get("store", DEFAULT_STORE))).expanduser()
+
+
+def resolve(args: argparse.Namespace, environ: Mapping[str, str]) -> Settings:
+    """Return the machine settings. Raise RequestError with every wrong one."""
+    user = _user_file(environ)
+    problems: list[Diagnostic] = []
+    pythons = _pythons(args.python or (), environ, user.get("python") or {}, problems)
+    given = {name: _first(name, args, environ, user) for name in _NAMES if name != "python"}
+    for name, choices in _CHOICES.items():
+        _check_choice(name, given[name], choices, problems)
+    threads = _threads(given["threads"], problems)
+    is_offline = _is_true(given["offline"], problems)
+    gpus = machine.num_gpus(environ.get("CUDA_VISIBLE_DEVICES")) if given["device"] != "cpu" else 0
+    if given["device"] == "cuda" and not gpus:
+        problems.append(_wrong("device", "this machine has no NVIDIA GPU", "use `--device cpu`"))
+    if problems:
+        raise RequestError(*problems)
+    return Settings(
+        store=store_path(args, environ),
+        executor=given["executor"] or "local",
+        threads=threads,
+        device="cuda" if gpus else "cpu",
+        num_gpus=gpus,
+        is_offline=is_offline,
+        pythons=pythons,
+    )
+
+
+def _first(
+    name: str, args: argparse.Namespace, environ: Mapping[str, str], user: Mapping[str, Any]
+) -> Any:
+    flag = getattr(args, name, None)
+    if flag is not None:
+        return flag
+    return environ.get(f"ADAPT_{name.upper()}") or user.get(name)
+
+
+def _threads(value: Any, problems: list[Diagnostic]) -> int:
+    if value is None:
+        return machine.num_cores()
+    if not str(value).isdigit() or int(value) < 1:
+        problems.append(_wrong("threads", f"'{value}' is not a number of cores", "use 1 or more"))
+        return 1
+    return int(value)
+
+
+def _is_true(value: Any, problems: list[Diagnostic]) -> bool:
+    if value is None or isinstance(value, bool):
+        return bool(value)
+    if str(value).lower() not in _BOOLS:
+        problems.append(_wrong("offline", f"'{value}' is neither true nor false", "use 1 or 0"))
+        return False
+    return _BOOLS[str(value).lower()]
+
+
+def _pythons(
+    flags: list[str] | tuple[str, ...],
+    environ: Mapping[str, str],
+    user: Mapping[str, str],
+    problems: list[Diagnostic],
+) -> dict[str, str]:
+    prefix = "ADAPT_PYTHON_"
+    found = {name: str(Path(path).expanduser()) for name, path in user.items()}
+    found |= {k.removeprefix(prefix).lower(): v for k, v in environ.items() if k.startswith(prefix)}
+    for flag in flags:
+        name, equals, path = flag.partition("=")
+        if not (name and equals and path):
+            problems.append(_wrong("python", f"'{flag}' is not BACKEND=PATH", "vllm=/opt/x/python"))
+        found[name] = path
+    for name, path in found.items():
+        if path and not Path(path).is_file():
+            problems.append(_wrong("python", f"backend {name}: there is no '{path}'", None))
+    return found
+
+
+def _check_choice(
+    name: str, value: Any, choices: tuple[str, ...], problems: list[Diagnostic]
+) -> None:
+    if value is not None and value not in choices:
+        problems.append(_wrong(name, f"'{value}' is not known", f"use one of {', '.join(choices)}"))
+
+
+def _wrong(name: str, what: str, hint: str | None) -> Diagnostic:
+    return Diagnostic("wrong-setting", f"machine setting `{name}`: {what}", hint=hint)
+
+
+def _user_file(environ: Mapping[str, str]) -> dict[str, Any]:
+    home = environ.get("XDG_CONFIG_HOME") or str(Path(environ.get("HOME", "~")) / ".config")
+    path = Path(home).expanduser() / "adapt" / "config.yaml"
+    if not path.is_file():
+        return {}
+    import yaml
+
+    try:
+        found = yaml.safe_load(path.read_text(encoding="utf-8")) or {}
+    except yaml.YAMLError as error:
+        raise RequestError(_wrong("user file", f"{path} is not YAML: {error}", None)) from error
+    if not isinstance(found, dict):
+        raise RequestError(_wrong("user file", f"{path} holds no names and values", None))
+    unknown = [name for name in found if name not in _NAMES]
+    if unknown:
+        close = nearest(str(unknown[0]), _NAMES)
+        hint = f"`{close}` is close" if close else f"known: {', '.join(_NAMES)}"
+        raise RequestError(_wrong(str(unknown[0]), f"{path} has an unknown name", hint))
+    return found

@@ -1,0 +1,139 @@
+"""What the terminal shows, as plain text: the plan, the state of a run, the funnel, the scores."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from engine.runtime.events import NodeStatus, RunStatus
+from engine.runtime.outlook import CACHED, NodeOutlook
+
+FUNNEL = {
+    "pairs": "pairs in",
+    "generated": "completions",
+    "parsed": "tasks generated",
+    "kept": "tasks kept",
+    "trained": "rows trained on",
+}
+
+
+def table(rows: Sequence[Sequence[str]], *, numbers_from: int | None = None) -> str:
+    """Return aligned columns; from column `numbers_from` on they are aligned to the right."""
+    widths = [max(len(row[column]) for row in rows) for column in range(len(rows[0]))]
+    right = len(widths) if numbers_from is None else numbers_from
+    lines = (
+        "  ".join(
+            cell.rjust(width) if column >= right else cell.ljust(width)
+            for column, (cell, width) in enumerate(zip(row, widths, strict=True))
+        )
+        for row in rows
+    )
+    return "\n".join(f"  {line.rstrip()}" for line in lines)
+
+
+def plan_text(recipe: str, nodes: Sequence[NodeOutlook]) -> str:
+    """Return the plan, a line per node."""
+    num_cached = sum(item.state == CACHED for item in nodes)
+    head = f"plan of {recipe}: {len(nodes)} nodes, {num_cached} cached, "
+    rows = [
+        (item.node.id, item.state, "" if item.state == CACHED else item.reason) for item in nodes
+    ]
+    text = f"{head}{len(nodes) - num_cached} to run{_expected(nodes)}"
+    return text + "\n" + table(rows) if rows else text
+
+
+def _expected(nodes: Sequence[NodeOutlook]) -> str:
+    to_run = [item for item in nodes if item.state != CACHED]
+    known = [item.estimate.wall_s for item in to_run if item.estimate is not None]
+    if not known or len(known) < len(to_run):
+        return ""
+    return f" (took {duration(sum(known))} one after the other last time)"
+
+
+def status_text(status: RunStatus, now: float) -> str:
+    """Return the state of a run, a line per node."""
+    rows = [(name, node.state, node_detail(node, now)) for name, node in status.nodes.items()]
+    head = f"run {status.run}: {status.state}"
+    return head + "\n" + table(rows) if rows else head
+
+
+def node_detail(node: NodeStatus, now: float) -> str:
+    """Return what is worth knowing about a node in its state."""
+    if node.state == "running" and node.message:
+        return node.message
+    if node.state == "running":
+        since = f"for {duration(now - node.started_at)}" if node.started_at else ""
+        return f"{amount(node.done, node.total, node.unit)}  {since}".strip()
+    if node.state == "ran":
+        return f"{duration(node.wall_s)}, {node.peak_memory_gb:.1f} GB"
+    return node.message if node.state in ("failed", "skipped") else ""
+
+
+def summary_text(summary: Mapping[str, Any]) -> str:
+    """Return the funnel and the score table of a summary (schemas/summary.schema.json)."""
+    arms = summary["arms"]
+    return "\n\n".join(part for part in (_funnel(arms), _scores(arms)) if part)
+
+
+def _funnel(arms: Sequence[Mapping[str, Any]]) -> str:
+    shown = [arm for arm in arms if arm.get("funnel")]
+    if not shown:
+        return ""
+    rows = [("funnel", *FUNNEL.values())]
+    rows += [(arm["name"], *(_count(arm["funnel"].get(name)) for name in FUNNEL)) for arm in shown]
+    return table(rows, numbers_from=1)
+
+
+def _scores(arms: Sequence[Mapping[str, Any]]) -> str:
+    head = ("benchmark", "metric", "base", "adapted", "difference", "95 % interval", "items")
+    has_many = len(arms) > 1
+    rows = [
+        (f"{arm['name']}: {_benchmark(row)}" if has_many else _benchmark(row), *_score_row(row))
+        for arm in arms
+        for row in arm.get("scores", ())
+    ]
+    return table([head, *rows], numbers_from=2) if rows else ""
+
+
+def _benchmark(row: Mapping[str, Any]) -> str:
+    kind = row.get("answer_type")
+    return f"  {kind}" if kind else str(row["benchmark"])
+
+
+def _score_row(row: Mapping[str, Any]) -> tuple[str, ...]:
+    return (
+        str(row["metric"]),
+        _points(row["base"]),
+        _points(row["adapted"]),
+        _points(row["difference"], signed=True),
+        f"{_points(row['ci_low'], signed=True)} to {_points(row['ci_high'], signed=True)}",
+        _count(row["num_items"]),
+    )
+
+
+def _points(value: float | None, *, signed: bool = False) -> str:
+    if value is None:
+        return "-"
+    return f"{value:+.1f}" if signed else f"{value:.1f}"
+
+
+def _count(value: float | None) -> str:
+    return "-" if value is None else f"{int(value):,}"
+
+
+def amount(done: int, total: int | None, unit: str) -> str:
+    """Return how far something is, for example `12 of 40 rows`; empty before the first word."""
+    if total is None:
+        return f"{done:,} {unit}".strip() if done else ""
+    return f"{done:,} of {total:,} {unit}".strip()
+
+
+def duration(seconds: float) -> str:
+    """Return a length of time as a person says it."""
+    if seconds < 10:
+        return f"{max(seconds, 0):.1f} s"
+    minutes, rest = divmod(round(seconds), 60)
+    if minutes < 1:
+        return f"{rest} s"
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours} h {minutes:02d} min" if hours else f"{minutes} min {rest:02d} s"

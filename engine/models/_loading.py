@@ -1,0 +1,104 @@
+"""Opens a checkpoint: config, family, processor, weights. Everything heavy starts here."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+from engine.diagnostics import StageError
+from engine.models import ModelFamily, family_of
+from engine.models._chat import ChatFormat
+
+
+@dataclass(frozen=True, slots=True)
+class ModelKit:
+    """A checkpoint without its weights."""
+
+    path: str
+    revision: str | None
+    trust_remote_code: bool
+    family: ModelFamily
+    config: Any
+    processor: Any  # the tokenizer itself for a text-only family
+    tokenizer: Any
+    chat: ChatFormat
+    image_marker: str | None
+
+    @property
+    def text_config(self) -> Any:
+        """Return the config of the language part."""
+        return self.config.get_text_config()
+
+    @property
+    def context_tokens(self) -> int:
+        """Return how many tokens the model can hold."""
+        return int(getattr(self.text_config, "max_position_embeddings", None) or 2**30)
+
+    @property
+    def pad_id(self) -> int:
+        """Return the id that fills batches; any will do, as it is masked."""
+        found = self.tokenizer.pad_token_id
+        return int(found if found is not None else self.tokenizer.eos_token_id or 0)
+
+
+def open_kit(path: str, revision: str | None = None, trust_remote_code: bool = False) -> ModelKit:
+    """Open a folder or hub id without loading weights. Raise StageError if it is no known model."""
+    import transformers
+
+    transformers.utils.logging.disable_progress_bar()
+    transformers.utils.logging.set_verbosity_error()
+    options = {"revision": revision, "trust_remote_code": trust_remote_code}
+    try:
+        config = transformers.AutoConfig.from_pretrained(path, **options)
+    except (OSError, ValueError) as error:
+        raise StageError(f"the model `{path}` cannot be opened: {error}") from error
+    family = family_of(config.model_type)
+    opener = transformers.AutoProcessor if family.has_vision else transformers.AutoTokenizer
+    try:
+        processor = opener.from_pretrained(path, **options)
+    except (OSError, ValueError, ImportError) as error:
+        raise StageError(f"the processor of `{path}` cannot be opened: {error}") from error
+    tokenizer = processor.tokenizer if family.has_vision else processor
+    marker = _image_marker(processor) if family.has_vision else None
+    eos = tokenizer.eos_token or ""
+    chat = ChatFormat(processor, marker, eos)
+    if not chat.has_template and getattr(tokenizer, "chat_template", None):
+        chat = ChatFormat(tokenizer, marker, eos)
+    return ModelKit(
+        path, revision, trust_remote_code, family, config, processor, tokenizer, chat, marker
+    )
+
+
+def load_weights(kit: ModelKit, *, dtype: Any, device: str) -> Any:
+    """Load the checkpoint's weights."""
+    import transformers
+
+    auto_class = getattr(transformers, kit.family.auto_class)
+    model = auto_class.from_pretrained(
+        kit.path,
+        revision=kit.revision,
+        trust_remote_code=kit.trust_remote_code,
+        dtype=dtype,
+    )
+    return model.to(device)
+
+
+def random_weights(kit: ModelKit, *, seed: int, device: str) -> Any:
+    """Build the model from its config alone, in float32; equal seeds give equal weights."""
+    import torch
+    import transformers
+
+    auto_class = getattr(transformers, kit.family.auto_class)
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        model = auto_class.from_config(
+            kit.config, trust_remote_code=kit.trust_remote_code, dtype=torch.float32
+        )
+    return model.to(device)
+
+
+def _image_marker(processor: Any) -> str:
+    marker = getattr(processor, "image_token", None)
+    if marker is None:
+        raise StageError("the processor names no image token")
+    return str(getattr(marker, "content", marker))

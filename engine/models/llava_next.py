@@ -1,0 +1,16 @@
+"""LLaVA-NeXT (Liu et al. 2024): an image is cut into tiles, and its newline vector is learnt."""
+
+from __future__ import annotations
+
+from engine.models import ModelFamily
+
+PLUGIN = ModelFamily(
+    version=1,
+    model_types=("llava_next",),
+    auto_class="AutoModelForImageTextToText",
+    parts={
+        "vision": ("model.vision_tower",),
+        "projector": ("model.multi_modal_projector", "model.image_newline"),
+        "language": ("model.language_model", "lm_head"),
+    },
+)

@@ -1,0 +1,42 @@
+"""How long a node will take and how much memory it will want, judged by what it took before."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+from engine.plan.stage import Node
+
+
+@dataclass(frozen=True, slots=True)
+class Measurement:
+    """What a node took in an earlier run."""
+
+    recipe: str
+    node: str
+    stage: str
+    wall_s: float
+    peak_memory_gb: float
+
+
+@dataclass(frozen=True, slots=True)
+class Estimate:
+    """What a node will probably take, and what the guess stands on."""
+
+    wall_s: float
+    peak_memory_gb: float
+    basis: str
+
+
+def estimate(node: Node, recipe: str, measured: Iterable[Measurement]) -> Estimate | None:
+    """Return the latest measurement of this node of this recipe, else of its stage, else None.
+
+    `measured` is in order of time. Changed params are not accounted for: it is what it took last.
+    """
+    past = [found for found in measured if found.stage == node.stage]
+    own = [found for found in past if found.recipe == recipe and found.node == node.id]
+    if own:
+        return Estimate(own[-1].wall_s, own[-1].peak_memory_gb, "the same node before")
+    if past:
+        return Estimate(past[-1].wall_s, past[-1].peak_memory_gb, f"`{past[-1].node}` before")
+    return None

@@ -1,0 +1,86 @@
+"""Benchmark files: found by name beside the recipe or among the packaged ones, checked, bound."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from engine import package_data, plugin
+from engine.diagnostics import Diagnostic, RequestError, Span, nearest
+from engine.recipe import params, prompts, schema
+from engine.recipe.compose import shown_path
+from engine.recipe.model import BenchmarkSpec
+from engine.recipe.source import Node, places, read_file
+from engine.recipe.subject import Subject
+
+HOLDOUT = "holdout"  # built in: the held-out share of the pairs, no file
+
+
+@dataclass(frozen=True, slots=True)
+class Benchmark:
+    """A benchmark and the text it was read from."""
+
+    spec: BenchmarkSpec
+    tree: Node
+
+
+def find(name: str, recipe_folder: Path, asked_at: Span) -> Benchmark:
+    """Read the benchmark `name`. Raise RequestError with every mistake."""
+    for folder in _folders(recipe_folder):
+        path = folder / f"{name}.yaml"
+        if Path(name).name == name and path.is_file():
+            return _read(name, path)
+    known = {HOLDOUT, *(p.stem for f in _folders(recipe_folder) for p in f.glob("*.yaml"))}
+    close = nearest(name, known)
+    raise RequestError(
+        Diagnostic(
+            "unknown-benchmark",
+            f"there is no benchmark `{name}`",
+            asked_at,
+            f"did you mean `{close}`?" if close else "known: " + ", ".join(sorted(known)),
+        )
+    )
+
+
+def unknown_metrics(benchmark: Benchmark, scorer: str) -> list[Diagnostic]:
+    """Return a diagnostic for every metric that a scorer does not offer."""
+    offered = plugin.load("scorers", scorer).metrics
+    named = {("metric",): benchmark.spec.metric} | {
+        ("metric_by_type", kind): name for kind, name in benchmark.spec.metric_by_type.items()
+    }
+    subject = Subject(places(benchmark.tree))
+    result = []
+    for place, name in named.items():
+        if name not in offered:
+            close = nearest(name, offered)
+            result.append(
+                Diagnostic(
+                    "unknown-metric",
+                    f"the scorer `{scorer}` has no metric `{name}`",
+                    subject.value(*place),
+                    f"did you mean `{close}`?"
+                    if close
+                    else "its metrics: " + ", ".join(sorted(offered)),
+                )
+            )
+    return result
+
+
+def _folders(recipe_folder: Path) -> tuple[Path, Path]:
+    return recipe_folder / "benchmarks", package_data.folder("recipes") / "benchmarks"
+
+
+def _read(name: str, path: Path) -> Benchmark:
+    tree = read_file(path, shown_path(path))
+    frame = schema.load("benchmark")
+    subject = Subject(places(tree), whole="a benchmark")
+    instance = tree.plain()
+    mistakes = [
+        *schema.mistakes(instance, frame, subject),
+        *params.mistakes_in_uses(instance, frame, frame, subject),
+        *prompts.unknown(instance, frame, subject),
+    ]
+    if mistakes:
+        raise RequestError(*mistakes)
+    filled = schema.filled(instance, frame, frame)
+    return Benchmark(plugin.bind(BenchmarkSpec, {"name": name, **filled}), tree)

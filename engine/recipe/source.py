@@ -1,0 +1,301 @@
+"""YAML text -> a tree of values in which every key and every value knows its place.
+
+PyYAML's C parser gives events; the tree is built here, because its constructor forgets places,
+accepts duplicate keys and reads YAML 1.1: `1e-4` a string, `no` a boolean, `22:22` a number.
+Scalars follow the YAML 1.2 core schema. Tags, merge keys and alias bombs are refused.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from engine.diagnostics import Diagnostic, RequestError, Span
+from engine.recipe import scalars
+from engine.recipe.scalars import Scalar
+
+Place = tuple[str | int, ...]  # ("filters", "tasks", 0, "judge")
+
+MAX_DEPTH = 40
+MAX_VALUES = 20_000  # after aliases are written out
+
+_SYNTAX_HINTS = (
+    ("mapping values are not allowed", "quote a text that contains `: `, or check the indentation"),
+    (
+        "cannot start any token",
+        "indent with spaces, not tabs; quote a text that begins with `@`, `%` or a backtick",
+    ),
+    ("did not find expected key", "check the indentation, and that quotes and brackets are closed"),
+    ("could not find expected ':'", "a key is followed by `: ` and its value"),
+    ("did not find expected ',' or", "a bracket is not closed, or a comma is missing"),
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Entry:
+    """A value of a mapping and the place of its key."""
+
+    key: Span
+    node: Node
+
+
+@dataclass(frozen=True, slots=True)
+class Node:
+    """A value and its place."""
+
+    value: Scalar | tuple[Node, ...] | dict[str, Entry]
+    span: Span
+
+    def entries(self) -> dict[str, Entry]:
+        """Return the entries of a mapping; none for anything else."""
+        return self.value if isinstance(self.value, dict) else {}
+
+    def text(self, key: str) -> str | None:
+        """Return the text under a key, or None when it is missing or no text."""
+        entry = self.entries().get(key)
+        return entry.node.value if entry and isinstance(entry.node.value, str) else None
+
+    def plain(self) -> Any:
+        """Return the value as plain JSON."""
+        if isinstance(self.value, dict):
+            return {key: entry.node.plain() for key, entry in self.value.items()}
+        if isinstance(self.value, tuple):
+            return [item.plain() for item in self.value]
+        return self.value
+
+
+@dataclass(frozen=True, slots=True)
+class Located:
+    """Where a value stands, and its key when it has one."""
+
+    key: Span | None
+    value: Span
+    is_scalar: bool
+
+
+def places(node: Node) -> dict[Place, Located]:
+    """Return where every value below a node stands, the node itself under ()."""
+    return dict(_places(node, (), None))
+
+
+def read_file(path: Path, shown_as: str) -> Node:
+    """Read a YAML file; `shown_as` is its name in diagnostics. Raise RequestError."""
+    try:
+        text = path.read_bytes().decode("utf-8-sig")
+    except OSError as error:
+        reason = error.strerror or "it cannot be read"
+        raise RequestError(
+            Diagnostic("file-not-found", f"cannot read `{shown_as}`: {reason.lower()}")
+        ) from None
+    except UnicodeDecodeError as error:
+        before = error.object[: error.start].decode("utf-8", errors="replace")
+        raise RequestError(
+            Diagnostic(
+                "not-utf8",
+                f"`{shown_as}` is not UTF-8 text",
+                _span_after(before, shown_as),
+                "save the file as UTF-8",
+            )
+        ) from None
+    return read(text, shown_as)
+
+
+def read(text: str, file: str) -> Node:
+    """Read YAML text. Raise RequestError with every mistake that can be seen at once."""
+    return _Reader(text, file).read()
+
+
+def _places(node: Node, place: Place, key: Span | None) -> Iterator[tuple[Place, Located]]:
+    yield place, Located(key, node.span, not isinstance(node.value, dict | tuple))
+    if isinstance(node.value, dict):
+        for name, entry in node.value.items():
+            yield from _places(entry.node, (*place, name), entry.key)
+    elif isinstance(node.value, tuple):
+        for index, item in enumerate(node.value):
+            yield from _places(item, (*place, index), None)
+
+
+class _Stop(Exception):  # noqa: N818  # ends reading; the mistake is already noted
+    pass
+
+
+class _Reader:
+    """Builds the tree from parser events and notes mistakes instead of stopping at the first."""
+
+    def __init__(self, text: str, file: str) -> None:
+        self.text = text
+        self.file = file
+        self.mistakes: list[Diagnostic] = []
+        self.anchors: dict[str, tuple[Node, int]] = {}  # with the number of values inside
+        self.open_anchors: set[str] = set()
+        self.num_values = 0
+        self.events: Iterator[Any] = iter(())
+
+    def read(self) -> Node:
+        root = None
+        try:
+            self.events = yaml.parse(self.text, Loader=yaml.CSafeLoader)
+            root = self._document()
+        except yaml.YAMLError as error:
+            self._note_syntax(error)
+        except _Stop:
+            pass
+        if self.mistakes or root is None:
+            raise RequestError(*self.mistakes)
+        return root
+
+    def _document(self) -> Node:
+        next(self.events)  # stream start
+        event = next(self.events)
+        if isinstance(event, yaml.StreamEndEvent):
+            self._note("empty-file", f"`{self.file}` is empty", Span(self.file, 1, 1))
+            raise _Stop
+        root = self._node(next(self.events), 0)
+        next(self.events)  # document end
+        event = next(self.events)
+        if not isinstance(event, yaml.StreamEndEvent):
+            self._note(
+                "several-documents",
+                "a file holds one YAML document; a second one begins here",
+                self._span(event),
+                "remove `---`, or put it into a file of its own",
+            )
+        return root
+
+    def _node(self, event: Any, depth: int) -> Node:
+        if depth > MAX_DEPTH:
+            message = f"values are nested more than {MAX_DEPTH} levels deep"
+            self._note("too-deep", message, self._span(event))
+            raise _Stop
+        if isinstance(event, yaml.AliasEvent):
+            return self._alias(event)
+        self._count(1, event)
+        if event.tag is not None:
+            self._note(
+                "tag",
+                f"the tag `{_short_tag(event.tag)}` is not allowed: a recipe holds plain values",
+                self._span(event),
+                "remove the tag; quote a value to make it text",
+            )
+        return self._anchored(event, depth) if event.anchor else self._plain(event, depth)
+
+    def _anchored(self, event: Any, depth: int) -> Node:
+        before = self.num_values
+        self.open_anchors.add(event.anchor)
+        node = self._plain(event, depth)
+        self.open_anchors.discard(event.anchor)
+        self.anchors[event.anchor] = (node, self.num_values - before + 1)
+        return node
+
+    def _plain(self, event: Any, depth: int) -> Node:
+        span = self._span(event)
+        if isinstance(event, yaml.ScalarEvent):
+            return Node(self._scalar(event, span), span)
+        if isinstance(event, yaml.SequenceStartEvent):
+            return Node(tuple(self._items(depth)), span)
+        return Node(self._mapping(depth), span)
+
+    def _items(self, depth: int) -> Iterator[Node]:
+        while not isinstance(event := next(self.events), yaml.SequenceEndEvent):
+            yield self._node(event, depth + 1)
+
+    def _mapping(self, depth: int) -> dict[str, Entry]:
+        entries: dict[str, Entry] = {}
+        while not isinstance(event := next(self.events), yaml.MappingEndEvent):
+            key, span = self._key(event, depth), self._span(event)
+            node = self._node(next(self.events), depth + 1)
+            if key is None:
+                continue
+            if key in entries:
+                first = entries[key].key.line
+                self._note(
+                    "duplicate-key",
+                    f"`{key}` is written twice in the same section",
+                    span,
+                    f"the first one is in line {first}; keep one of them",
+                )
+                continue
+            entries[key] = Entry(span, node)
+        return entries
+
+    def _key(self, event: Any, depth: int) -> str | None:
+        """Return the text of a key, or None after noting why it is none."""
+        span = self._span(event)
+        if not isinstance(event, yaml.ScalarEvent):
+            self._node(event, depth + 1)
+            self._note("complex-key", "a key must be a plain word", span)
+            return None
+        if event.value == "<<" and event.implicit[0]:
+            self._note(
+                "merge-key",
+                "the merge key `<<` is not allowed",
+                span,
+                "put what is shared into a parent recipe and name it with `extends:`",
+            )
+            return None
+        return str(event.value)
+
+    def _alias(self, event: Any) -> Node:
+        if event.anchor in self.open_anchors:
+            self._note("alias", f"`*{event.anchor}` stands inside itself", self._span(event))
+            raise _Stop
+        if event.anchor not in self.anchors:
+            self._note("alias", f"no anchor `&{event.anchor}` before this", self._span(event))
+            return Node(None, self._span(event))
+        node, size = self.anchors[event.anchor]
+        self._count(size, event)
+        return Node(node.value, self._span(event))
+
+    def _count(self, size: int, event: Any) -> None:
+        self.num_values += size
+        if self.num_values > MAX_VALUES:
+            message = f"the file holds more than {MAX_VALUES} values, aliases written out"
+            self._note("too-many-values", message, self._span(event))
+            raise _Stop
+
+    def _scalar(self, event: Any, span: Span) -> Scalar:
+        if not event.implicit[0]:
+            return str(event.value)
+        try:
+            return scalars.parsed(event.value)
+        except ValueError:
+            self._note(
+                "number", f"`{event.value[:40]}` is not a number that a recipe can hold", span
+            )
+            return None
+
+    def _note_syntax(self, error: yaml.YAMLError) -> None:
+        mark = getattr(error, "problem_mark", None) or getattr(error, "context_mark", None)
+        problem = getattr(error, "problem", None) or getattr(error, "reason", None) or str(error)
+        context = getattr(error, "context", None)
+        if mark is not None:
+            span = Span(self.file, mark.line + 1, mark.column + 1)
+        else:
+            span = _span_after(self.text[: getattr(error, "position", 0)], self.file)
+        said = f"this is not valid YAML: {problem}" + (f" ({context})" if context else "")
+        hint = next((hint for part, hint in _SYNTAX_HINTS if part in problem), None)
+        began = getattr(error, "context_mark", None)
+        if hint and began is not None and began.line + 1 < span.line:
+            hint += f" (it begins in line {began.line + 1})"
+        self._note("syntax", said, span, hint)
+
+    def _note(self, code: str, message: str, span: Span, hint: str | None = None) -> None:
+        self.mistakes.append(Diagnostic(code, message, span, hint))
+
+    def _span(self, event: Any) -> Span:
+        mark = event.start_mark
+        return Span(self.file, mark.line + 1, mark.column + 1)
+
+
+def _short_tag(tag: str) -> str:
+    """Return a tag as it is written."""
+    return tag.replace("tag:yaml.org,2002:", "!!", 1)
+
+
+def _span_after(text: str, file: str) -> Span:
+    line = text.count("\n")
+    return Span(file, line + 1, len(text) - (text.rfind("\n") + 1) + 1)

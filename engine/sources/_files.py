@@ -1,0 +1,104 @@
+"""Finds the files of a source, and reads the pictures that its rows name."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+
+from engine.sources import DigestFile, Locate
+
+PICTURES = (
+    *(".png", ".jpg", ".jpeg", ".jpe", ".jfif", ".webp", ".gif", ".bmp", ".tif", ".tiff"),
+    *(".ppm", ".pgm", ".pbm", ".avif", ".jp2", ".tga"),
+)
+
+
+class RowError(ValueError):
+    """A row cannot be read: a short constant reason, and what was seen."""
+
+    def __init__(self, reason: str, detail: str = "") -> None:
+        super().__init__(reason)
+        self.reason = reason
+        self.detail = detail
+
+
+def located_folder(path: str, locate: Locate) -> Path:
+    """Return a folder named in the recipe; raise FileNotFoundError if there is none."""
+    folder = locate(path)
+    if not folder.is_dir():
+        what = "is a file, not a folder" if folder.exists() else "does not exist"
+        raise FileNotFoundError(f"the folder `{path}` {what}")
+    return folder
+
+
+def located_files(path: str, locate: Locate, suffixes: tuple[str, ...]) -> list[Path]:
+    """Return the file at `path`, or those with these suffixes in the folder, in name order.
+
+    Raise FileNotFoundError if there is nothing at `path`, ValueError if a folder has no such file.
+    """
+    place = locate(path)
+    if place.is_file():
+        return [place]
+    if not place.is_dir():
+        raise FileNotFoundError(f"the file or folder `{path}` does not exist")
+    found = [p for p in walk(place) if p.name.lower().endswith(suffixes)]
+    if not found:
+        raise ValueError(f"the folder `{path}` has no {' or '.join(suffixes)} file")
+    return found
+
+
+def walk(folder: Path) -> Iterator[Path]:
+    """Yield all files under a folder in the order of their relative paths; hidden ones are not."""
+    for name in sorted(entry.name for entry in os.scandir(folder)):
+        path = folder / name
+        if name.startswith("."):
+            continue
+        if path.is_dir():
+            yield from walk(path)
+        elif path.is_file():
+            yield path
+
+
+def digest_of(files: Iterable[tuple[str, Path]], digest_file: DigestFile) -> dict[str, object]:
+    """Return what identifies named files: one digest over their names and contents."""
+    whole = hashlib.sha256()
+    num_files = 0
+    for name, path in files:
+        whole.update(f"{name}\0{digest_file(path)}\n".encode())
+        num_files += 1
+    return {"sha256": whole.hexdigest(), "num_files": num_files}
+
+
+def relative(files: Iterable[Path], root: Path) -> Iterator[tuple[str, Path]]:
+    """Name files by their paths relative to a folder."""
+    return ((path.relative_to(root).as_posix(), path) for path in files)
+
+
+def is_picture(path: Path) -> bool:
+    """Tell whether a file looks like one that can be decoded."""
+    return path.suffix.lower() in PICTURES
+
+
+def read_picture(path: Path) -> bytes:
+    """Return the bytes of a picture file; raise `RowError` if there are none."""
+    try:
+        encoded = path.read_bytes()
+    except FileNotFoundError as error:
+        raise RowError("image file not found", path.name) from error
+    except OSError as error:
+        raise RowError("unreadable file", str(error.strerror)) from error
+    if not encoded:
+        raise RowError("empty file", path.name)
+    return encoded
+
+
+def read_under(root: Path, name: str) -> bytes:
+    """Return the bytes of the picture `name` under `root`; raise `RowError` when that fails."""
+    if name.startswith(("http://", "https://", "data:")):
+        raise RowError("image is not a file", name[:60])
+    path = Path(os.path.normpath(root / name))
+    if not path.is_relative_to(os.path.normpath(root)):
+        raise RowError("image path leaves the image folder", name)
+    return read_picture(path)

@@ -1,0 +1,183 @@
+"""The rendered worlds that travel with the package: rows made on the spot, from seeds alone.
+
+`cells` (image-caption pairs of the new domain), `cell_questions` (its benchmark), `shapes` (chats
+about the general world, for pre-training), `shape_questions` (its benchmark), `seeds` (seed tasks
+for a synthesizer) and `judge` / `judge_questions` (text rows for a judge).
+"""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from typing import Annotated, Any, Literal
+
+from engine import images
+from engine.plugin import AtLeast
+from engine.pocket import captions, cell_captions, cell_questions, cells, facts, judge_items, shapes
+from engine.pocket import tasks as shape_tasks
+from engine.records import ImagePart, Kind, Turn, assistant, user
+from engine.sources import DigestFile, Locate, Problem, Row, Source, SourceContext
+
+LICENCE = "Apache-2.0"
+CAPTION_REQUESTS = (
+    "Describe the image.",
+    "Describe the image.",
+    "What does the image show?",
+    "Give a caption.",
+    "Write a caption for this image.",
+    "Caption:",
+    "What is in this picture?",
+    "Describe this picture.",
+    "Summarise the image in a sentence.",
+)
+RENAMED_SHARE = 0.2  # of the general chats: made-up names teach copying from the caption turn
+REASONED_SHARE = 0.2  # of their answers: evidence first, then the conclusion
+QUESTIONS_PER_SCENE = 3
+
+World = Literal[
+    "cells", "cell_questions", "shapes", "shape_questions", "seeds", "judge", "judge_questions"
+]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Params:
+    """Settings of the source `pocket`."""
+
+    world: Annotated[World, "Which world to render, and as what kind of rows."]
+    num_rows: Annotated[int, AtLeast(1), "How many scenes to draw."]
+    split: Annotated[str, "Name of the random stream; different names share no scene."] = "train"
+    seed: Annotated[int, "Seed of the random stream."] = 0
+
+
+def rows(params: Params, context: SourceContext, span: range | None) -> Iterator[Row | Problem]:
+    """Yield the rows of a span of scenes."""
+    make = _MAKERS[params.world]
+    for index in span if span is not None else range(params.num_rows):
+        rng = random.Random(f"{params.world}:{params.seed}:{params.split}:{index}")
+        yield from make(params, index, rng)
+
+
+def fingerprint(params: Params, locate: Locate, digest_file: DigestFile) -> Any:
+    """Return nothing: settings and version say everything."""
+    return None
+
+
+def _cells(params: Params, index: int, rng: random.Random) -> Iterator[Row]:
+    field = cells.field(params.seed, params.split, index)
+    caption = cell_captions.cell_caption(field, rng)
+    turns = (user(ImagePart(0)), assistant(caption))
+    yield _row(params, index, _png(cells.draw(field)), turns, Kind.PAIR)
+
+
+def _cell_questions(params: Params, index: int, rng: random.Random) -> Iterator[Row]:
+    field = cells.field(params.seed, params.split, index)
+    picture = _png(cells.draw(field))
+    for item in cell_questions.field_questions(field, rng):
+        turns = (user(ImagePart(0), item.question), assistant(item.answer))
+        extra = {"answer_type": item.kind, "options": list(item.options)}
+        yield _row(params, index, picture, turns, Kind.QUESTION, item.kind, extra)
+
+
+def _shapes(params: Params, index: int, rng: random.Random) -> Iterator[Row]:
+    scene = shapes.scene(params.seed, params.split, index)
+    is_renamed = rng.random() < RENAMED_SHARE
+    told = facts.renamed_facts(scene, rng) if is_renamed else facts.plain_facts(scene, rng)
+    request = rng.choice(CAPTION_REQUESTS)
+    caption = [(request, captions.caption(told, rng, is_scientific=is_renamed))]
+    makers = shape_tasks.SEEDS if is_renamed else shape_tasks.GENERAL
+    asked = [
+        (task.instruction, _answer(task, rng))
+        for task in shape_tasks.draw_tasks(told, rng, 4, makers)
+    ]
+    pairs = caption + asked if is_renamed or rng.random() < 0.5 else asked + caption
+    yield _row(params, index, _png(shapes.draw(scene)), _chat(pairs), Kind.CHAT)
+
+
+def _shape_questions(params: Params, index: int, rng: random.Random) -> Iterator[Row]:
+    scene = shapes.scene(params.seed, params.split, index)
+    told = facts.plain_facts(scene, rng)
+    picture = _png(shapes.draw(scene))
+    found = shape_tasks.draw_tasks(told, rng, QUESTIONS_PER_SCENE, shape_tasks.GENERAL)
+    for task in found:
+        turns = (user(ImagePart(0), task.instruction), assistant(task.precise))
+        extra = {"answer_type": task.kind}
+        yield _row(params, index, picture, turns, Kind.QUESTION, task.kind, extra)
+
+
+def _seeds(params: Params, index: int, rng: random.Random) -> Iterator[Row]:
+    scene = shapes.scene(params.seed, params.split, index)
+    told = facts.renamed_facts(scene, rng)
+    turns = [user(ImagePart(0)), assistant(captions.caption(told, rng, is_scientific=True))]
+    for task in shape_tasks.draw_tasks(told, rng, rng.choice((1, 2)), shape_tasks.SEEDS):
+        turns.append(user(task.instruction))
+        turns.append(assistant(task.informative, style="informative"))
+        turns.append(assistant(task.precise, style="precise"))
+    yield _row(params, index, _png(shapes.draw(scene)), tuple(turns), Kind.SEED)
+
+
+def _judge(params: Params, index: int, rng: random.Random) -> Iterator[Row]:
+    item = judge_items.judge_item(params.seed, params.split, index)
+    turns = (user(_judge_text(item)), assistant(item.label))
+    is_question = params.world == "judge_questions"
+    kind = Kind.QUESTION if is_question else Kind.CHAT
+    extra = {"answer_type": item.label.lower()} if is_question else None
+    yield Row(f"{params.split}/{index}", (), turns, kind, LICENCE, extra or {})
+
+
+def _judge_text(item: judge_items.JudgeItem) -> str:
+    """Lay an item out as the template `consistency_pocket@1` does."""
+    return (
+        f"Question: {item.instruction}\nInformative answer: {item.informative}\n"
+        f"Precise answer: {item.precise}\nConsistent:"
+    )
+
+
+def _answer(task: facts.Task, rng: random.Random) -> str:
+    if rng.random() < REASONED_SHARE:
+        return f"{task.informative} So the answer is {task.precise}."
+    return task.precise
+
+
+def _chat(pairs: list[tuple[str, str]]) -> tuple[Turn, ...]:
+    turns: list[Turn] = []
+    for position, (question, answer) in enumerate(pairs):
+        turns.append(user(question) if position else user(ImagePart(0), question))
+        turns.append(assistant(answer))
+    return tuple(turns)
+
+
+def _row(
+    params: Params,
+    index: int,
+    picture: bytes,
+    turns: tuple[Turn, ...],
+    kind: Kind,
+    suffix: str = "",
+    extra: dict[str, Any] | None = None,
+) -> Row:
+    source_id = f"{params.split}/{index}" + (f"/{suffix}" if suffix else "")
+    return Row(source_id, (picture,), turns, kind, LICENCE, extra or {})
+
+
+def _png(picture: Any) -> bytes:
+    return images.encode_png(picture)
+
+
+_MAKERS: dict[str, Callable[[Params, int, random.Random], Iterator[Row]]] = {
+    "cells": _cells,
+    "cell_questions": _cell_questions,
+    "shapes": _shapes,
+    "shape_questions": _shape_questions,
+    "seeds": _seeds,
+    "judge": _judge,
+    "judge_questions": _judge,
+}
+
+PLUGIN = Source(
+    version=1,
+    params=Params,
+    rows=rows,
+    fingerprint=fingerprint,
+    num_rows=lambda params, context: params.num_rows,
+)

@@ -1,0 +1,169 @@
+"""Ask a model a benchmark's questions, and score two models on the same answers.
+
+Two stages, so that a new scorer or statistic never asks a model again. Base and adapted model get
+the same prompts through the same processor; every expected item has a row, a failed request too
+(the reference evaluator shrinks its denominator silently: BENCHMARKS 1.4).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from engine.artifacts import Inputs, Outputs
+from engine.backends import Completion, Request, Sampling, Session
+from engine.diagnostics import StageError
+from engine.images import ImageBank
+from engine.plan.stage import Needs, Port, Stage, Tools
+from engine.plugin import ModelUse
+from engine.stages import _scoring
+from engine.stages._benchmark_items import Item, holdout_questions, items_of
+from engine.stages._models import lazy_session
+
+SHARD_ITEMS = 128  # a kill costs at most this many; never vary it, journals are found by number
+HOLDOUT = "holdout"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class AnswersParams:
+    """Which model is asked which questions."""
+
+    model: ModelUse
+    benchmark: str
+    prompt: str
+    caption_prompt: str  # how captions of held-out pairs are asked for
+    max_new_tokens: int
+    max_items: int | None  # the first ones only: a smoke run, never a result
+    row_set: str  # rows of a benchmark, or holdout
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ScoresParams:
+    """Which rule book scores which kind of question."""
+
+    scorer: str
+    metric: str
+    metric_by_type: Mapping[str, str]
+    benchmark: str
+
+
+def run_answers(inputs: Inputs, params: AnswersParams, outputs: Outputs, tools: Tools) -> None:
+    """Write `answers`: one row per item, in the benchmark's order."""
+    items = expected_items(inputs, params, tools.prompts)
+    bank = ImageBank([inputs["images"].path])
+    with lazy_session(params.model, tools, inputs.get("model")) as session:
+        write_answers(items, bank, session, params, outputs, tools)
+
+
+def expected_items(
+    inputs: Inputs, params: AnswersParams, templates: Mapping[str, str]
+) -> list[Item]:
+    """Return the items that must be answered. Raise StageError if there are none."""
+    if params.row_set == HOLDOUT:
+        captions = templates[params.caption_prompt]
+        questions = holdout_questions(inputs["items"], HOLDOUT, inputs.get("tasks"), captions)
+    else:
+        questions = inputs["items"].records(params.row_set)
+    items = list(items_of(questions, templates[params.prompt]))[: params.max_items]
+    if not items:
+        raise StageError(
+            f"benchmark `{params.benchmark}` has no items",
+            hint="look at the quarantine of its source"
+            if params.row_set != HOLDOUT
+            else "raise `benchmarks.holdout.share`, or use more pairs",
+        )
+    return items
+
+
+def write_answers(
+    items: Sequence[Item],
+    bank: ImageBank,
+    session: Session,
+    params: AnswersParams,
+    outputs: Outputs,
+    tools: Tools,
+) -> None:
+    """Put every item to the session. Raise StageError if an item is missing or all requests fail."""
+    sampling = Sampling(params.max_new_tokens, seed=tools.seed)
+
+    def ask(batch: Sequence[Item]) -> list[dict[str, Any]]:
+        completions = session.generate([_request(item, bank) for item in batch], sampling)
+        return [_answer(item, done) for item, done in zip(batch, completions, strict=True)]
+
+    outputs.count("errors", 0)
+    batches = [items[i : i + SHARD_ITEMS] for i in range(0, len(items), SHARD_ITEMS)]
+    answered, failures = set(), []
+    for row in tools.journal("answers", batches, ask, "questions"):
+        outputs.rows("answers").write(row)
+        answered.add(row["id"])
+        if row["finish"] == "error":
+            outputs.count("errors")
+            failures.append(row["error"])
+    _refuse_gaps(items, answered, failures, params.benchmark)
+
+
+def run_scores(inputs: Inputs, params: ScoresParams, outputs: Outputs, tools: Tools) -> None:
+    """Write `items` (both scores of every question), `scores.json` and `companions.json`."""
+    rules = _scoring.rules(params.scorer, params.metric, params.metric_by_type)
+    pairs = _scoring.paired_answers(inputs["base"], inputs["adapted"])
+    rows = []
+    for number, (base, adapted) in enumerate(pairs, start=1):
+        row = _scoring.score_item(base, adapted, rules)
+        outputs.rows("items").write(row)
+        rows.append(row)
+        tools.progress(number, len(pairs), "questions")
+    scores = _scoring.summary(rows, rules, params.benchmark, tools.seed)
+    outputs.write_json("scores.json", scores)
+    outputs.write_json("companions.json", _scoring.companions(rows))
+
+
+def _request(item: Item, bank: ImageBank) -> Request:
+    return Request((item.turn,), tuple(bank.encoded(digest) for digest in item.question.images))
+
+
+def _answer(item: Item, completion: Completion) -> dict[str, Any]:
+    return {
+        **item.to_row(),
+        "answer": completion.text,
+        "finish": completion.finish,
+        "error": completion.error,
+        "num_new_tokens": completion.num_new_tokens,
+    }
+
+
+def _refuse_gaps(
+    items: Sequence[Item], answered: set[str], failures: Sequence[str | None], benchmark: str
+) -> None:
+    missing = [item for item in items if item.id not in answered]
+    if missing:
+        raise StageError(
+            f"{len(missing)} of {len(items)} items of `{benchmark}` have no answer, "
+            f'the first is "{missing[0].question.meta.source_id}"'
+        )
+    if len(failures) == len(items):
+        raise StageError(f"every request of `{benchmark}` failed; the first: {failures[0]}")
+
+
+ANSWERS = Stage(
+    name="evaluate.answers",
+    version=1,
+    inputs=(
+        Port("items"),
+        Port("images"),
+        Port("tasks", required=False),
+        Port("model", required=False),
+    ),
+    params=AnswersParams,
+    needs=Needs(accelerator=True),
+    run=run_answers,
+)
+
+SCORES = Stage(
+    name="evaluate.scores",
+    version=1,
+    inputs=(Port("base"), Port("adapted")),
+    params=ScoresParams,
+    needs=Needs(),
+    run=run_scores,
+)

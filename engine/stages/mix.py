@@ -1,0 +1,219 @@
+"""Join captions, tasks and replay rows into training chats (Cheng et al. 2024, section 3.2).
+
+Single stage: a pair and its kept task are one chat about one image, the caption turn first or last
+by a coin; a pair without a kept task is a caption chat alone. Two stage: captions, then the rest.
+Every draw is seeded with the id of its row, so one row more or less changes no other. The reference
+code writes these rows without their images (PEERS 3.1); here the record type forbids it.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import math
+import random
+from collections import defaultdict
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+
+from engine import prompts
+from engine.artifacts import Inputs, Outputs
+from engine.diagnostics import StageError
+from engine.plan.stage import Needs, Port, Stage, Tools
+from engine.recipe.model import PartsSpec
+from engine.records import ImagePart, Kind, Meta, Record, Turn, assistant, make_record, user
+
+CAPTIONS, SYNTHETIC, REPLAY = "captions", "synthetic", "replay"
+ROW_SETS = {"single_stage": ("train",), "two_stage": ("captions", "instructions")}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Params:
+    """Which parts enter, how much of each, and how the two answers of a task are joined."""
+
+    pipeline: str  # single_stage or two_stage
+    parts: PartsSpec
+    order: str  # random or sequential
+    answers: str  # combined, informative or precise
+    caption_prompt: str
+    combine_prompt: str
+
+
+@dataclass(frozen=True, slots=True)
+class Exchange:
+    """One question with its answer, before the image is put in front."""
+
+    part: str
+    question: str
+    answer: str
+    made_from: str  # id of the pair or task
+
+
+@dataclass(frozen=True, slots=True)
+class Mixer:
+    """Everything that decides what a row looks like."""
+
+    params: Params
+    seed: int
+    caption_template: str
+    combine_template: str
+
+    def draw(self, purpose: str, row_id: str, copy: int = 0) -> random.Random:
+        """Return a random stream that depends on one row alone."""
+        return random.Random(f"{self.seed}/{purpose}/{row_id}/{copy}")
+
+    def num_copies(self, part: str, row_id: str) -> int:
+        """Return how often a row enters: 2.5 gives two or three, by a coin of its own."""
+        weight: float = getattr(self.params.parts, part)
+        whole = math.floor(weight)
+        return whole + int(self.draw(part, row_id).random() < weight - whole)
+
+    def caption(self, pair: Record, copy: int) -> Exchange:
+        """Ask for a caption, each time in other words."""
+        variant = self.draw("caption_prompt", pair.id, copy).randrange(2**32)
+        question = prompts.render(self.caption_template, variant=variant)
+        return Exchange(CAPTIONS, question, pair.caption, pair.id)
+
+    def task(self, task: Record, copy: int) -> Exchange:
+        """Ask a task's instruction; the answer is one of the two, or both glued into one."""
+        return Exchange(SYNTHETIC, task.instruction, self._answer(task, copy), task.id)
+
+    def _answer(self, task: Record, copy: int) -> str:
+        if self.params.answers != "combined":
+            return task.answer(self.params.answers)
+        return prompts.render(
+            self.combine_template,
+            instruction=task.instruction,
+            informative=task.answer("informative"),
+            precise=task.answer("precise"),
+            variant=self.draw("combine_prompt", task.id, copy).randrange(2**32),
+        )
+
+
+def run(inputs: Inputs, params: Params, outputs: Outputs, tools: Tools) -> None:
+    """Write `train`, or `captions` and `instructions`."""
+    captions, combine = tools.prompts[params.caption_prompt], tools.prompts[params.combine_prompt]
+    mixer = Mixer(params, tools.seed, captions, combine)
+    rows: dict[str, list[Record]] = {name: [] for name in ROW_SETS[params.pipeline]}
+    chats = _single_stage if params.pipeline == "single_stage" else _two_stage
+    for row_set, exchanges, pair in chats(inputs, mixer):
+        rows[row_set].append(_chat(pair, exchanges))
+        for exchange in exchanges:
+            outputs.count(f"part: {exchange.part}")
+    for record in _replay(inputs, mixer):
+        rows[ROW_SETS[params.pipeline][-1]].append(record)
+        outputs.count(f"part: {REPLAY}")
+    for name, chosen in rows.items():
+        _write(name, chosen, mixer, outputs)
+
+
+Chats = Iterator[tuple[str, Sequence[Exchange], Record]]  # row set, exchanges, their pair
+
+
+def _single_stage(inputs: Inputs, mixer: Mixer) -> Chats:
+    for pair, tasks in _pairs_with_tasks(inputs):
+        num_captions = mixer.num_copies(CAPTIONS, pair.id)
+        repeats = {task.id: mixer.num_copies(SYNTHETIC, task.id) for task in tasks}
+        for copy in range(max([num_captions, *repeats.values()])):
+            exchanges = [mixer.task(task, copy) for task in tasks if copy < repeats[task.id]]
+            if copy < num_captions:
+                is_last = mixer.draw("caption_last", pair.id, copy).random() < 0.5
+                exchanges.insert(len(exchanges) if is_last else 0, mixer.caption(pair, copy))
+            yield "train", exchanges, pair
+
+
+def _two_stage(inputs: Inputs, mixer: Mixer) -> Chats:
+    for pair, tasks in _pairs_with_tasks(inputs):
+        for copy in range(mixer.num_copies(CAPTIONS, pair.id)):
+            yield "captions", [mixer.caption(pair, copy)], pair
+        for task in tasks:
+            for copy in range(mixer.num_copies(SYNTHETIC, task.id)):
+                yield "instructions", [mixer.task(task, copy)], pair
+
+
+def _pairs_with_tasks(inputs: Inputs) -> Iterator[tuple[Record, Sequence[Record]]]:
+    tasks: Mapping[str, list[Record]] = _tasks_by_pair(inputs)
+    curated = inputs.get("pairs")
+    seen: set[str] = set()
+    for pair in curated.records("pairs") if curated is not None else ():
+        # Two equal pairs have one id; the task belongs to the first, or it would count twice.
+        yield pair, tasks.get(pair.id, ()) if pair.id not in seen else ()
+        seen.add(pair.id)
+    lost = tasks.keys() - seen
+    if lost:
+        raise StageError(f"{len(lost)} tasks belong to pairs that are not in the mix")
+
+
+def _tasks_by_pair(inputs: Inputs) -> dict[str, list[Record]]:
+    kept = inputs.get("tasks")
+    tasks: dict[str, list[Record]] = defaultdict(list)
+    for task in kept.records("kept") if kept is not None else ():
+        if task.id not in {other.id for other in tasks[task.meta.lineage[0]]}:
+            tasks[task.meta.lineage[0]].append(task)
+    return dict(tasks)
+
+
+def _chat(pair: Record, exchanges: Iterable[Exchange]) -> Record:
+    turns: list[Turn] = []
+    for exchange in exchanges:
+        image = () if turns else (ImagePart(0),)
+        turns += [user(*image, exchange.question), assistant(exchange.answer)]
+    lineage = tuple(dict.fromkeys((pair.id, *(exchange.made_from for exchange in exchanges))))
+    meta = Meta(Kind.CHAT, pair.meta.source_id, pair.meta.licence, lineage)
+    return make_record(pair.images, turns, meta)
+
+
+def _replay(inputs: Inputs, mixer: Mixer) -> Iterator[Record]:
+    replay = inputs.get("replay")
+    for record in replay.records("rows") if replay is not None else ():
+        for copy in range(mixer.num_copies(REPLAY, record.id)):
+            yield _as_chat(record, mixer, copy)
+
+
+def _as_chat(record: Record, mixer: Mixer, copy: int) -> Record:
+    """Pass a chat through; turn a pair or a question into one."""
+    if record.meta.kind is Kind.CHAT:
+        return record
+    if record.meta.kind is Kind.PAIR:
+        return _chat(record, [mixer.caption(record, copy)])
+    if record.meta.kind is Kind.QUESTION:
+        meta = Meta(Kind.CHAT, record.meta.source_id, record.meta.licence, (record.id,))
+        return make_record(record.images, record.turns[:2], meta)
+    raise StageError(
+        f"replay rows must be chats, pairs or questions, not `{record.meta.kind}`",
+        hint="choose another source in `mix.replay`",
+    )
+
+
+def _write(name: str, rows: list[Record], mixer: Mixer, outputs: Outputs) -> None:
+    if not rows:
+        raise StageError(
+            f"the mix has no rows in `{name}`: nothing to train on",
+            hint="look at the drop reasons of the filters, and at `mix.parts`",
+        )
+    for record in _shuffled(rows, mixer.seed) if mixer.params.order == "random" else rows:
+        outputs.rows(name).write(record)
+
+
+def _shuffled(rows: Sequence[Record], seed: int) -> list[Record]:
+    """Order rows by a seeded digest; repeats of a row get digests of their own."""
+    repeats: dict[str, int] = defaultdict(int)
+    places: list[tuple[str, int]] = []
+    for position, record in enumerate(rows):
+        name = f"{seed}/order/{record.id}/{repeats[record.id]}"
+        repeats[record.id] += 1
+        places.append((hashlib.sha256(name.encode()).hexdigest(), position))
+    return [rows[position] for _, position in sorted(places)]
+
+
+STAGE = Stage(
+    name="mix",
+    version=1,
+    inputs=(
+        Port("pairs", required=False),
+        Port("tasks", required=False),
+        Port("replay", required=False),
+    ),
+    params=Params,
+    needs=Needs(),
+    run=run,
+)

@@ -1,0 +1,70 @@
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+
+from engine import cli
+from engine.runtime import runs
+from engine.runtime.runs import Run
+from engine.runtime.store import Store
+from tests.cli.fake_adapt import run_fake
+from tests.runtime.fake_stages import PlanBuilder
+
+
+@pytest.fixture
+def run(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> Run:
+    recipe = tmp_path / "fake.yaml"
+    recipe.write_text("recipe: 1\n")
+    build = PlanBuilder()
+    build.add("count")
+    build.add("fail", "count")
+    build.add("double", "fail")
+    run_fake(build.plan(), recipe, tmp_path / "store")
+    capsys.readouterr()
+    (found,) = runs.all_runs(Store(tmp_path / "store"))
+    return found
+
+
+def status(run: Run, *words: str) -> int:
+    return cli.main(["status", *words, "--store", str(run.path.parents[1])])
+
+
+def test_the_newest_run_is_shown_by_default(run: Run, capsys: pytest.CaptureFixture[str]):
+    assert status(run) == 0
+    head, count, fail, double, _ = capsys.readouterr().out.splitlines()
+    assert head == f"run {run.id}: failed"
+    assert count.split()[:2] == ["count", "ran"]
+    assert fail.split(maxsplit=2) == ["fail", "failed", "there are no rows to read"]
+    assert double.split(maxsplit=2) == ["double", "skipped", "`fail` failed"]
+
+
+def test_a_run_is_found_by_its_beginning_or_by_its_recipe(
+    run: Run, capsys: pytest.CaptureFixture[str]
+):
+    recipe = run.facts()["recipe_path"]
+
+    assert status(run, run.id[:-2], "--json") == 0
+    assert json.loads(capsys.readouterr().out)["run"] == run.id
+    assert status(run, recipe, "--json") == 0
+    assert json.loads(capsys.readouterr().out)["run"] == run.id
+
+
+def test_an_unknown_run_is_told_with_the_nearest(run: Run, capsys: pytest.CaptureFixture[str]):
+    assert status(run, run.id + "x") == 1
+    assert f"`{run.id}` is there" in capsys.readouterr().err
+
+
+def test_the_log_of_a_node_is_printed(run: Run, capsys: pytest.CaptureFixture[str]):
+    assert status(run, "--logs", "fail") == 0
+    assert capsys.readouterr().out == "about to fail\n"
+
+
+def test_following_a_run_that_ended_shows_it_and_returns(
+    run: Run, capsys: pytest.CaptureFixture[str]
+):
+    assert status(run, "--follow") == 0
+    out = capsys.readouterr().out
+    assert "fail: FAILED: there are no rows to read" in out
+    assert out.endswith(f"run {run.id}: failed\n")

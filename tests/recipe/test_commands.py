@@ -1,0 +1,157 @@
+"""The verbs `init`, `validate` and `schema`, run as a user runs them."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from jsonschema import Draft202012Validator
+
+from engine import package_data
+from engine.cli import main
+from engine.recipe import schema
+
+WRONG = "recipe: 1\nname: wrong\nbase: {modle: x}\ntraining: {lora_r: 1}\n"
+
+
+@pytest.fixture
+def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+
+def written(folder: Path, text: str) -> str:
+    (folder / "r.yaml").write_text(text, encoding="utf-8")
+    return "r.yaml"
+
+
+def test_init_writes_a_recipe_under_its_own_name(folder: Path):
+    assert main(["init", "my_domain"]) == 0
+
+    text = (folder / "my_domain.yaml").read_text("utf-8")
+    original = (package_data.folder("recipes") / "quickstart.yaml").read_text("utf-8")
+    assert text == original.replace("name: quickstart\n", "name: my_domain\n")
+
+
+def test_what_init_writes_is_valid(folder: Path):
+    for template in ("quickstart", "biomed", "pocket_ablation"):
+        assert main(["init", f"from_{template}", "--from", template]) == 0
+        assert main(["validate", f"from_{template}.yaml"]) == 0
+
+
+def test_init_refuses_to_overwrite(folder: Path, capsys: pytest.CaptureFixture[str]):
+    (folder / "mine.yaml").write_text("precious")
+
+    assert main(["init", "mine"]) == 1
+    assert (folder / "mine.yaml").read_text() == "precious"
+    assert "nothing was written" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("arguments", "hint"),
+    [
+        (["init", "x", "--from", "quikstart"], "did you mean `quickstart`?"),
+        (["init", "My Domain"], "adapt init my_domain"),
+        (["init", "no_folder/x"], "cannot write"),
+    ],
+)
+def test_init_says_what_to_do_instead(
+    arguments: list[str], hint: str, folder: Path, capsys: pytest.CaptureFixture[str]
+):
+    assert main(arguments) == 1
+    assert hint in capsys.readouterr().err
+    assert list(folder.iterdir()) == []
+
+
+def test_init_quotes_a_name_that_looks_like_a_number(folder: Path):
+    assert main(["init", "2024"]) == 0
+    assert 'name: "2024"\n' in (folder / "2024.yaml").read_text("utf-8")
+
+
+def test_validate_prints_every_mistake_and_exits_with_1(
+    folder: Path, capsys: pytest.CaptureFixture[str]
+):
+    assert main(["validate", written(folder, WRONG)]) == 1
+
+    printed = capsys.readouterr().err
+    assert printed.count("error[") == 2
+    assert "r.yaml:3:8" in printed
+    assert [path.name for path in folder.iterdir()] == ["r.yaml"]
+
+
+def test_validate_json_follows_its_schema(folder: Path, capsys: pytest.CaptureFixture[str]):
+    assert main(["validate", written(folder, WRONG), "--json"]) == 1
+
+    found = json.loads(capsys.readouterr().out)
+    Draft202012Validator(schema.load("diagnostics")).validate(found)
+    places = {(d["code"], d["line"], d["column"]) for d in found["diagnostics"]}
+    assert ("unknown-key", 3, 8) in places
+
+
+def test_validate_json_of_an_override_names_the_override(
+    folder: Path, capsys: pytest.CaptureFixture[str]
+):
+    arguments = ["validate", written(folder, WRONG), "--json", "--set", "training.max_length=a"]
+    assert main(arguments) == 1
+
+    found = json.loads(capsys.readouterr().out)
+    Draft202012Validator(schema.load("diagnostics")).validate(found)
+    assert "--set training.max_length" in [d["file"] for d in found["diagnostics"]]
+
+
+def test_validate_speaks_to_github(folder: Path, capsys: pytest.CaptureFixture[str]):
+    main(["validate", written(folder, WRONG), "--format", "github"])
+
+    lines = capsys.readouterr().out.splitlines()
+    assert lines[0].startswith("::error file=r.yaml,line=")
+    assert len(lines) == 2
+
+
+def test_validate_writes_sarif(folder: Path, capsys: pytest.CaptureFixture[str]):
+    main(["validate", written(folder, WRONG), "--format", "sarif"])
+
+    (run,) = json.loads(capsys.readouterr().out)["runs"]
+    regions = [r["locations"][0]["physicalLocation"]["region"] for r in run["results"]]
+    assert {"startLine": 3, "startColumn": 8} in regions
+
+
+def test_validate_fix_tidies_and_then_checks(folder: Path, capsys: pytest.CaptureFixture[str]):
+    path = written(folder, "recipe: 1   # one\nname: x\nbase:\n\tmodle: y")
+
+    assert main(["validate", path, "--fix"]) == 1
+    assert (folder / path).read_text() == "recipe: 1   # one\nname: x\nbase:\n  modle: y\n"
+    assert "unknown-key" in capsys.readouterr().err
+
+
+def test_validate_of_a_missing_file_is_a_wrong_request(
+    folder: Path, capsys: pytest.CaptureFixture[str]
+):
+    assert main(["validate", "none.yaml"]) == 1
+    assert "cannot read `none.yaml`" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("name", ["recipe", "bundle", "benchmark", "filters/image_size"])
+def test_schema_prints_json(name: str, capsys: pytest.CaptureFixture[str]):
+    assert main(["schema", name]) == 0
+
+    Draft202012Validator.check_schema(json.loads(capsys.readouterr().out))
+
+
+def test_schema_knows_the_nearest_name(capsys: pytest.CaptureFixture[str]):
+    assert main(["schema", "recip"]) == 1
+    assert "did you mean `recipe`?" in capsys.readouterr().err
+
+
+def test_help_of_the_verbs_imports_neither_yaml_nor_the_validator():
+    code = (
+        "import sys, engine.cli\n"
+        "for verb in ('init', 'validate', 'schema'):\n"
+        "    engine.cli.main([verb, '--help'])\n"
+        "sys.exit(bool({'yaml', 'jsonschema_rs', 'omegaconf'} & set(sys.modules)))"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, check=False)
+
+    assert done.returncode == 0

@@ -1,0 +1,51 @@
+"""Runs a fake plan, in this process or (as a script) in one that a test can kill."""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
+
+from engine.plan import graph
+from engine.plan.stage import Plan
+from engine.runtime import runs
+from engine.runtime.events import Event, EventLog
+from engine.runtime.local import Executor, Outcome
+from engine.runtime.machine import Settings
+from engine.runtime.runs import Run
+from engine.runtime.store import Store
+
+WORKER = (str(Path(__file__).with_name("fake_worker.py")),)
+
+
+def execute(
+    plan: Plan, root: Path, *, threads: int = 2, watch: Callable[[Event], None] | None = None
+) -> tuple[Run, Outcome]:
+    store = Store(root)
+    run = runs.create(store, plan, {})
+    log = EventLog(run.events_path)
+
+    def emit(event: Event) -> None:
+        log.append(event)
+        if watch is not None:
+            watch(event)
+
+    settings = Settings(store=root, threads=threads, is_offline=True)
+    try:
+        outcome = Executor(plan, store, run, settings, root, WORKER, emit).execute()
+    finally:
+        log.close()
+    return run, outcome
+
+
+def states(run: Run) -> dict[str, str]:
+    return {name: node.state for name, node in run.status().nodes.items()}
+
+
+if __name__ == "__main__":
+    with Path(sys.argv[1]).open(encoding="utf-8") as file:
+        outcome = execute(graph.from_json(json.load(file)), Path(sys.argv[2]))[1]
+    raise SystemExit(128 + outcome.signal if outcome.signal else 0)

@@ -1,0 +1,125 @@
+"""Tiny stages that stand in for real ones, and plans made of them."""
+
+from __future__ import annotations
+
+import os
+import signal
+import time
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from engine.artifacts import Inputs, Outputs
+from engine.diagnostics import StageError
+from engine.plan import keys
+from engine.plan.stage import Needs, Node, Plan, Port, Stage, Tools
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CountParams:
+    num_rows: int = 3
+    note: str = ""  # moves the key, not the result
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SlowParams:
+    num_batches: int = 3
+    batch_s: float = 0.05
+    marks: str = ""  # a file that gets a line per batch really worked on
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class FailParams:
+    how: str = "stage"
+
+
+def _count(inputs: Inputs, params: CountParams, outputs: Outputs, tools: Tools) -> None:
+    for number in range(params.num_rows):
+        outputs.rows("rows").write({"number": number})
+        tools.progress(number + 1, params.num_rows, "rows")
+    tools.log(f"wrote {params.num_rows} rows with seed {tools.seed}")
+
+
+def _double(inputs: Inputs, params: CountParams, outputs: Outputs, tools: Tools) -> None:
+    for artifact in inputs.many("rows").values():
+        for row in artifact.rows("rows"):
+            outputs.rows("rows").write({"number": 2 * row["number"]})
+
+
+def _slow(inputs: Inputs, params: SlowParams, outputs: Outputs, tools: Tools) -> None:
+    def work(batch: Any) -> list[dict[str, int]]:
+        time.sleep(params.batch_s)
+        if params.marks:
+            with Path(params.marks).open("a") as marks:
+                marks.write(f"{batch[0]}\n")
+        return [{"number": batch[0]}]
+
+    batches = [[number] for number in range(params.num_batches)]
+    for row in tools.journal("batch", batches, work, "batches"):
+        outputs.rows("rows").write(row)
+
+
+def _fail(inputs: Inputs, params: FailParams, outputs: Outputs, tools: Tools) -> None:
+    print("about to fail", flush=True)
+    if params.how == "stage":
+        raise StageError("there are no rows to read", hint="choose another source")
+    if params.how == "bug":
+        raise ZeroDivisionError("division by zero")
+    os.kill(os.getpid(), signal.SIGKILL)
+
+
+def _environment(inputs: Inputs, params: CountParams, outputs: Outputs, tools: Tools) -> None:
+    names = ("OMP_NUM_THREADS", "OMP_WAIT_POLICY", "PYTHONHASHSEED", "HF_HUB_OFFLINE")
+    facts = {name: os.environ.get(name) for name in names}
+    facts["num_threads"] = str(tools.machine.num_threads)
+    outputs.write_json("facts.json", facts)
+
+
+MANY = (Port("rows", required=False, many=True),)
+STAGES = {
+    stage.name: stage
+    for stage in (
+        Stage("count", 1, (), CountParams, Needs(), _count),
+        Stage("double", 1, MANY, CountParams, Needs(), _double),
+        Stage("slow", 1, MANY, SlowParams, Needs(), _slow),
+        Stage("fail", 1, MANY, FailParams, Needs(), _fail),
+        Stage("report", 1, MANY, FailParams, Needs(), _fail),
+        Stage("environment", 1, MANY, CountParams, Needs(all_threads=True), _environment),
+    )
+}
+
+
+class PlanBuilder:
+    """Builds plans for tests: `add` returns the id, so that nodes can be chained."""
+
+    def __init__(self) -> None:
+        self.nodes: list[Node] = []
+
+    def add(self, node_id: str, *inputs: str, stage: str | None = None, **params: Any) -> str:
+        chosen = STAGES[stage or node_id.split("/")[0]]
+        by_id = {node.id: node for node in self.nodes}
+        preimage = {
+            "stage": chosen.name,
+            "version": chosen.version,
+            "params": params,
+            "inputs": {"rows": {name: by_id[name].key for name in inputs}} if inputs else {},
+            "seed": 7,
+        }
+        self.nodes.append(
+            Node(
+                id=node_id,
+                stage=chosen.name,
+                params=params,
+                inputs={"rows": {name: name for name in inputs}} if inputs else {},
+                key=keys.digest(preimage),
+                preimage=preimage,
+                seed=7,
+                prompts={},
+                origin={"file": "fake.yaml", "line": 1, "column": 1},
+                needs=chosen.needs,
+            )
+        )
+        return node_id
+
+    def plan(self) -> Plan:
+        return Plan("fake", tuple(self.nodes))

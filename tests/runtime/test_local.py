@@ -1,0 +1,221 @@
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+from engine.plan import graph
+from engine.plan.stage import Plan
+from engine.runtime import runs
+from engine.runtime.local import Outcome
+from engine.runtime.store import Store
+from tests.runtime import fake_run
+from tests.runtime.fake_run import execute, states
+from tests.runtime.fake_stages import PlanBuilder
+
+
+def chain(num_rows: int = 3, note: str = "") -> Plan:
+    build = PlanBuilder()
+    build.add("count", num_rows=num_rows, note=note)
+    build.add("double", "count")
+    return build.plan()
+
+
+def test_a_plan_runs_in_order_and_publishes_every_node(tmp_path: Path):
+    run, outcome = execute(chain(), tmp_path)
+
+    assert outcome == Outcome()
+    assert states(run) == {"count": "ran", "double": "ran"}
+    artifact = Store(tmp_path).get(chain().node("double").key)
+    assert [row["number"] for row in artifact.rows("rows")] == [0, 2, 4]
+
+
+def test_a_second_run_finds_everything_cached_and_starts_nothing(tmp_path: Path):
+    execute(chain(), tmp_path)
+    run, _ = execute(chain(), tmp_path)
+
+    assert states(run) == {"count": "cached", "double": "cached"}
+    assert not (run.path / "logs").exists()
+
+
+def test_an_equal_result_upstream_links_what_depends_on_it(tmp_path: Path):
+    execute(chain(), tmp_path)
+    run, _ = execute(chain(note="moves the key"), tmp_path)
+
+    assert states(run) == {"count": "ran", "double": "linked"}
+    plan = chain(note="moves the key")
+    artifact = Store(tmp_path).get(plan.node("double").key)
+    assert artifact.manifest.parents == (plan.node("count").key,)
+
+
+def test_another_result_upstream_runs_what_depends_on_it(tmp_path: Path):
+    execute(chain(), tmp_path)
+    run, _ = execute(chain(num_rows=4), tmp_path)
+
+    assert states(run) == {"count": "ran", "double": "ran"}
+
+
+def test_time_memory_and_counts_of_a_node_are_recorded(tmp_path: Path):
+    run, _ = execute(chain(), tmp_path)
+
+    node = run.status().nodes["count"]
+    assert node.counts == {"rows": 3}
+    assert (node.done, node.total, node.unit) == (3, 3, "rows")
+    assert node.cpu_s > 0
+    assert 0.005 < node.peak_memory_gb < 1
+    assert "wrote 3 rows with seed 7" in run.log_path("count").read_text()
+
+
+def test_a_failure_skips_what_needs_it_and_lets_the_rest_finish(tmp_path: Path):
+    build = PlanBuilder()
+    build.add("fail")
+    build.add("double/after", "fail")
+    build.add("count")
+    run, outcome = execute(build.plan(), tmp_path)
+
+    assert states(run) == {"fail": "failed", "double/after": "skipped", "count": "ran"}
+    (failure,) = outcome.failures
+    assert (failure.message, failure.hint) == ("there are no rows to read", "choose another source")
+    assert "about to fail" in failure.log_tail
+    assert run.status().state == "failed"
+
+
+def test_an_unexpected_error_is_one_line_and_its_traceback_is_in_the_log(tmp_path: Path):
+    build = PlanBuilder()
+    build.add("fail", how="bug")
+    run, outcome = execute(build.plan(), tmp_path)
+
+    assert outcome.failures[0].message == "ZeroDivisionError: division by zero"
+    assert "Traceback" in run.log_path("fail").read_text()
+
+
+def test_a_process_killed_from_outside_is_a_failure_that_says_so(tmp_path: Path):
+    build = PlanBuilder()
+    build.add("fail", how="kill")
+    _, outcome = execute(build.plan(), tmp_path)
+
+    assert "ended by SIGKILL" in outcome.failures[0].message
+
+
+def test_a_node_that_wants_every_core_gets_the_threads_of_the_settings(tmp_path: Path):
+    build = PlanBuilder()
+    build.add("environment")
+    execute(build.plan(), tmp_path, threads=3)
+
+    facts = Store(tmp_path).get(build.plan().node("environment").key).json("facts.json")
+    assert facts == {
+        "OMP_NUM_THREADS": "3",
+        "OMP_WAIT_POLICY": "PASSIVE",
+        "PYTHONHASHSEED": "0",
+        "HF_HUB_OFFLINE": "1",
+        "num_threads": "3",
+    }
+
+
+def slow(tmp_path: Path, num_batches: int) -> Plan:
+    build = PlanBuilder()
+    build.add("count")
+    marks = str(tmp_path / "marks")
+    build.add("slow", "count", num_batches=num_batches, batch_s=0.1, marks=marks)
+    return build.plan()
+
+
+def start(plan: Plan, tmp_path: Path) -> subprocess.Popen[bytes]:
+    path = tmp_path / "plan.json"
+    path.write_text(json.dumps(graph.to_json(plan)))
+    return subprocess.Popen([sys.executable, fake_run.__file__, path, tmp_path / "store"])
+
+
+def wait_until(holds: Callable[[], object], timeout_s: float = 30.0) -> None:
+    deadline = time.monotonic() + timeout_s
+    while not holds():
+        assert time.monotonic() < deadline
+        time.sleep(0.02)
+
+
+def num_marks(tmp_path: Path) -> int:
+    path = tmp_path / "marks"
+    return len(path.read_text().splitlines()) if path.exists() else 0
+
+
+def test_a_killed_engine_costs_at_most_one_batch_and_leaves_no_process(tmp_path: Path):
+    plan = slow(tmp_path, 8)
+    engine = start(plan, tmp_path)
+    wait_until(lambda: num_marks(tmp_path) >= 3)
+    engine.kill()
+    engine.wait()
+    (dead,) = runs.all_runs(Store(tmp_path / "store"))
+    assert dead.status().state == "killed"
+
+    run, _ = execute(plan, tmp_path / "store")
+
+    assert states(run) == {"count": "cached", "slow": "ran"}
+    assert num_marks(tmp_path) <= 9
+    assert not list((tmp_path / "store" / "scratch").iterdir())
+    artifact = Store(tmp_path / "store").get(plan.nodes[1].key)
+    numbers = [row["number"] for row in artifact.rows("rows")]
+    assert numbers == list(range(8))
+
+
+def test_an_interrupt_ends_the_processes_and_keeps_what_is_finished(tmp_path: Path):
+    plan = slow(tmp_path, 200)
+    engine = start(plan, tmp_path)
+    wait_until(lambda: num_marks(tmp_path) >= 1)
+    engine.send_signal(signal.SIGINT)
+
+    assert engine.wait(timeout=10) == 128 + signal.SIGINT
+    (run,) = runs.all_runs(Store(tmp_path / "store"))
+    assert run.status().state == "stopped"
+    assert states(run) == {"count": "ran", "slow": "stopped"}
+    count = num_marks(tmp_path)
+    time.sleep(0.3)
+    assert num_marks(tmp_path) == count
+
+
+def test_two_runs_at_once_do_the_work_once(tmp_path: Path):
+    plan = slow(tmp_path, 5)
+    other = start(plan, tmp_path)
+    run, _ = execute(plan, tmp_path / "store")
+
+    assert other.wait(timeout=30) == 0
+    assert num_marks(tmp_path) == 5
+    found = [states(run)["slow"] for run in runs.all_runs(Store(tmp_path / "store"))]
+    assert sorted(found) == ["cached", "ran"]
+    assert states(run).keys() == {"count", "slow"}
+
+
+def test_independent_nodes_run_at_the_same_time(tmp_path: Path):
+    build = PlanBuilder()
+    build.add("slow/a", num_batches=1, batch_s=1.0)
+    build.add("slow/b", num_batches=1, batch_s=1.01)
+    running: list[int] = []
+    alive: set[str] = set()
+
+    def watch(event: object) -> None:
+        name = type(event).__name__
+        node = getattr(event, "node", "")
+        if name == "NodeStarted":
+            alive.add(node)
+        if name == "NodeFinished":
+            alive.discard(node)
+        running.append(len(alive))
+
+    execute(build.plan(), tmp_path, watch=watch)
+
+    assert max(running) == 2
+
+
+def test_the_job_of_a_node_holds_no_environment(tmp_path: Path):
+    os.environ["ADAPT_TEST_SECRET"] = "hunter2"
+    try:
+        run, _ = execute(chain(), tmp_path)
+    finally:
+        del os.environ["ADAPT_TEST_SECRET"]
+
+    files = [path for path in run.path.rglob("*") if path.is_file()]
+    assert not [path for path in files if "hunter2" in path.read_text()]

@@ -1,0 +1,242 @@
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import stat
+import subprocess
+import sys
+from pathlib import Path
+
+import jsonschema_rs
+import pytest
+
+from engine import package_data
+from engine.plan.stage import Node
+from engine.runtime import locks
+from engine.runtime.digests import DigestCache
+from engine.runtime.store import Store
+from tests.runtime.fake_stages import PlanBuilder
+
+
+def node(**params: object) -> Node:
+    build = PlanBuilder()
+    build.add("count", **params)
+    return build.nodes[0]
+
+
+def publish(store: Store, made: Node, text: str = "hello"):
+    staging = store.staging(made.key)
+    (staging / "model").mkdir()
+    (staging / "model" / "weights.txt").write_text(text)
+    return store.publish(made, staging, {"rows": 1}, {})
+
+
+def test_what_was_published_is_found_with_its_manifest(tmp_path: Path):
+    store = Store(tmp_path)
+    publish(store, node())
+    artifact = store.get(node().key)
+
+    assert artifact.file("model/weights.txt").read_text() == "hello"
+    assert artifact.manifest.preimage == node().preimage
+    assert [entry.name for entry in artifact.manifest.files] == ["model/weights.txt"]
+    schema = json.loads((package_data.folder("schemas") / "manifest.schema.json").read_text())
+    jsonschema_rs.validate(schema, artifact.json("manifest.json"))
+
+
+def test_asking_a_store_writes_nothing(tmp_path: Path):
+    store = Store(tmp_path / "store")
+
+    assert store.get(node().key) is None
+    assert list(store.manifests()) == []
+    assert not store.root.exists()
+
+
+def test_published_files_are_read_only(tmp_path: Path):
+    artifact = publish(Store(tmp_path), node())
+
+    for name in ("model/weights.txt", "manifest.json"):
+        assert stat.S_IMODE(artifact.file(name).stat().st_mode) == 0o444
+
+
+def test_what_a_dead_writer_left_is_no_artifact_and_is_cleared(tmp_path: Path):
+    store = Store(tmp_path)
+    dead = store.staging(node().key)
+    (dead / "half.txt").write_text("half")
+
+    assert store.get(node().key) is None
+    publish(store, node())
+    assert not dead.exists()
+
+
+def test_an_entry_that_lost_a_file_counts_as_gone_and_can_be_made_again(tmp_path: Path):
+    store = Store(tmp_path)
+    publish(store, node()).file("model/weights.txt").unlink()
+
+    assert store.get(node().key) is None
+    assert publish(store, node()).file("model/weights.txt").read_text() == "hello"
+
+
+def test_deleting_an_entry_is_safe(tmp_path: Path):
+    store = Store(tmp_path)
+    shutil.rmtree(publish(store, node()).path)
+
+    assert store.get(node().key) is None
+    assert store.link(node(), {}) is None
+    publish(store, node())
+    assert store.get(node().key) is not None
+
+
+def test_a_linked_entry_outlives_the_one_it_was_linked_from(tmp_path: Path):
+    store = Store(tmp_path)
+    original = publish(store, node())
+    # A realised key leaves out the producers' keys, so two nodes with equal inputs can share it.
+    build = PlanBuilder()
+    upstream = [node(note="a"), node(note="b")]
+    artifacts = [publish(store, made) for made in upstream]
+    build.nodes = list(upstream)
+    users = []
+    for made in upstream:
+        build = PlanBuilder()
+        build.nodes = [made]
+        build.add("double", "count")
+        users.append(build.nodes[1])
+    publish_with = {"rows": {"count": artifacts[0]}}
+    staging = store.staging(users[0].key)
+    (staging / "out.txt").write_text("result")
+    first = store.publish(users[0], staging, {}, publish_with)
+
+    linked = store.link(users[1], {"rows": {"count": artifacts[1]}})
+    shutil.rmtree(first.path)
+
+    assert original.manifest.content_digest == artifacts[0].manifest.content_digest
+    assert linked.file("out.txt").read_text() == "result"
+    assert linked.manifest.key == users[1].key
+    assert linked.manifest.content_digest == first.manifest.content_digest
+
+
+def test_scratch_is_kept_until_its_node_is_published(tmp_path: Path):
+    store = Store(tmp_path)
+    (store.scratch(node().key) / "batch-0.jsonl").write_text("{}")
+
+    assert [path.name for path in store.scratch(node().key).iterdir()] == ["batch-0.jsonl"]
+    publish(store, node())
+    assert not (tmp_path / "scratch" / node().key).exists()
+
+
+def test_a_symlink_in_an_artifact_is_refused(tmp_path: Path):
+    store = Store(tmp_path)
+    staging = store.staging(node().key)
+    (staging / "link").symlink_to(tmp_path)
+
+    with pytest.raises(ValueError, match="`link` is not a plain file"):
+        store.publish(node(), staging, {}, {})
+
+
+def test_a_lock_is_held_until_it_is_released(tmp_path: Path):
+    store = Store(tmp_path)
+    first, second = store.lock("k"), store.lock("k")
+
+    assert first.try_acquire()
+    assert not second.try_acquire()
+    first.release()
+    assert second.try_acquire()
+
+
+def test_the_lock_of_a_dead_process_is_broken(tmp_path: Path):
+    code = (
+        "import sys; from pathlib import Path; from engine.runtime.store import Store;"
+        "assert Store(Path(sys.argv[1])).lock('k').try_acquire()"
+    )
+    subprocess.run([sys.executable, "-c", code, tmp_path], check=True)
+
+    assert (tmp_path / "locks" / "k.lock").exists()
+    assert Store(tmp_path).lock("k").try_acquire()
+
+
+@pytest.mark.parametrize("field", ["start", "boot"])
+def test_a_lock_whose_process_id_was_given_to_another_process_is_broken(tmp_path: Path, field: str):
+    store = Store(tmp_path)
+    store.lock("k").try_acquire()
+    path = tmp_path / "locks" / "k.lock"
+    path.write_text(json.dumps(locks.identity() | {field: "another"}))
+
+    assert store.lock("k").try_acquire()
+
+
+def test_a_lock_of_another_machine_is_broken_only_when_it_was_not_touched_for_long(tmp_path: Path):
+    store = Store(tmp_path)
+    store.lock("k").try_acquire()
+    path = tmp_path / "locks" / "k.lock"
+    path.write_text(json.dumps(locks.identity() | {"host": "elsewhere", "boot": "another"}))
+
+    assert not store.lock("k").try_acquire()
+    os.utime(path, (0, 0))
+    assert store.lock("k").try_acquire()
+
+
+def test_a_crash_at_any_file_operation_leaves_no_entry_or_a_whole_one(tmp_path: Path):
+    """Kill a publishing process at the n-th system-level write, for every n until one survives."""
+    script = tmp_path / "crash.py"
+    script.write_text(CRASH)
+    for number in range(1, 100):
+        root = tmp_path / str(number)
+        done = subprocess.run([sys.executable, script, root, str(number)], check=False)
+        artifact = Store(root).get(node().key)
+        if artifact is not None:
+            assert artifact.file("model/weights.txt").read_text() == "hello"
+        publish(Store(root), node())
+        assert Store(root).get(node().key) is not None
+        if done.returncode == 0:
+            break
+    assert 8 < number < 99
+
+
+CRASH = f"""
+import os, sys
+from pathlib import Path
+sys.path.insert(0, {str(Path(__file__).resolve().parents[2])!r})
+from tests.runtime.test_store import Store, node, publish
+left = int(sys.argv[2])
+def die_at_last(event, args):
+    global left
+    if event in ("open", "os.rename", "os.mkdir", "os.chmod", "os.remove", "os.rmdir"):
+        path = str(args[0])
+        if sys.argv[1] in path:
+            left -= 1
+            if left == 0:
+                os._exit(9)
+sys.addaudithook(die_at_last)
+publish(Store(Path(sys.argv[1])), node())
+"""
+
+
+def test_a_digest_is_remembered_until_the_file_changes(tmp_path: Path):
+    path = tmp_path / "weights.bin"
+    path.write_text("one")
+    os.utime(path, (1, 1))
+    cache = DigestCache(tmp_path / "cache.json")
+    first = cache.digest_file(path)
+    path.write_text("two")
+
+    assert cache.digest_file(path) != first
+
+
+def test_a_file_that_was_written_a_moment_ago_is_not_remembered(tmp_path: Path):
+    path = tmp_path / "weights.bin"
+    path.write_text("one")
+    cache = DigestCache(tmp_path / "cache.json")
+    cache.digest_file(path)
+    cache.save()
+
+    assert not (tmp_path / "cache.json").exists()
+
+
+def test_digests_survive_the_process(tmp_path: Path):
+    source = Path(json.__file__)  # a file that has been still for long
+    cache = DigestCache(tmp_path / "cache.json")
+    digest = cache.digest_file(source)
+    cache.save()
+
+    assert json.loads((tmp_path / "cache.json").read_text())[str(source.absolute())][-1] == digest
+    assert DigestCache(tmp_path / "cache.json").digest_file(source) == digest
