@@ -1,4 +1,4 @@
-"""Backends: what runs a model. One file per engine (transformers, vllm, openai); each exports `PLUGIN`.
+"""Backends: what runs a model. One file per engine (transformers, vllm); each exports `PLUGIN`.
 
 Every backend renders the same chat template, decodes greedily unless told otherwise, and reports a
 failed request as its own completion: one bad image never costs its neighbours (a peer loses the

@@ -49,7 +49,7 @@ class ModelFamily:
 
 
 def family_of(model_type: str) -> ModelFamily:
-    """Return the family of a checkpoint. Raise StageError, with the known ones, if there is none."""
+    """Return the family of a checkpoint. Raise StageError, naming those we know, if none fits."""
     families: list[ModelFamily] = [plugin.load("models", name) for name in plugin.names("models")]
     for family in families:
         if model_type in family.model_types:

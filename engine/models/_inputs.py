@@ -42,6 +42,7 @@ class InputMaker:
     _tensor_bytes: int = 0
     _sizes: dict[str, tuple[int, int]] = field(default_factory=dict)
     _expansions: dict[tuple[int, int], str] = field(default_factory=dict)
+    _has_bos: bool | None = None
 
     def size_of(self, digest: str) -> tuple[int, int]:
         """Return an image's size as it is shown. Raise ImageError if it cannot be decoded."""
@@ -164,8 +165,10 @@ class InputMaker:
         bos = self.kit.tokenizer.bos_token
         if not bos or text.startswith(bos):
             return False
-        plain = self.kit.tokenizer("x", add_special_tokens=True)["input_ids"]
-        return bool(plain) and plain[0] == self.kit.tokenizer.bos_token_id
+        if self._has_bos is None:
+            plain = self.kit.tokenizer("x", add_special_tokens=True)["input_ids"]
+            self._has_bos = bool(plain) and plain[0] == self.kit.tokenizer.bos_token_id
+        return self._has_bos
 
     def _encode(self, chunk: list[str]) -> tuple[list[Any], list[Any]]:
         ids: list[Any] = [None] * len(chunk)

@@ -57,7 +57,8 @@ def outlook(plan: Plan, store: Store) -> list[NodeOutlook]:
 def measurements(store: Store) -> list[Measurement]:
     """Return what nodes took in the newest runs, in order of time."""
     found = []
-    for run in runs.all_runs(store)[-_RUNS_LOOKED_AT:]:
+    worked = [run for run in runs.all_runs(store) if (run.path / "logs").exists()]
+    for run in worked[-_RUNS_LOOKED_AT:]:
         log, _ = events.read(run.events_path)
         for event in log:
             if isinstance(event, events.NodeFinished):
@@ -85,7 +86,8 @@ def _reason(
 ) -> str:
     if changed is None:
         return "never run before"
-    own = [change for change in changed if not change.is_input]
+    # A report names the keys of other nodes among its params: they moved because those nodes did.
+    own = [c for c in changed if not c.is_input and str(c.new) not in node_of_key]
     if own:
         more = f" and {len(own) - 1} more" if len(own) > 1 else ""
         return f"{own[0]}{more}"

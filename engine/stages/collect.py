@@ -85,7 +85,8 @@ def _items(use: Use, tools: Tools) -> Iterator[Taken | Problem]:
         total = source.num_rows(plugin.settings_of("sources", use), context)
     for done, item in enumerate(_read(use, context, total, tools), start=1):
         yield item
-        tools.progress(done, total, "rows")
+        # A source may make several rows of one that it counts: then the end is not known.
+        tools.progress(done, total if total is not None and done <= total else None, "rows")
 
 
 def _read(

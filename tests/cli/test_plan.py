@@ -99,3 +99,22 @@ def test_an_unknown_node_is_told_with_the_nearest(ran: Path):
     with pytest.raises(RequestError) as caught:
         show(chain(), ran, "--why", "cuont")
     assert caught.value.diagnostics[0].hint == "`count` is close"
+
+
+def test_a_node_that_names_the_keys_of_others_runs_because_of_them(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+):
+    def reported(num_rows: int) -> Plan:
+        build = PlanBuilder()
+        build.add("count", num_rows=num_rows)
+        build.add("double", "count", note=build.nodes[0].key)
+        return build.plan()
+
+    (tmp_path / "fake.yaml").write_text("recipe: 1\n")
+    run_fake(reported(3), tmp_path / "fake.yaml", tmp_path / "store")
+    capsys.readouterr()
+    show(reported(4), tmp_path)
+
+    assert (
+        capsys.readouterr().out.splitlines()[2] == "  double  will run  its input `count` will run"
+    )

@@ -1,0 +1,66 @@
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from engine import images
+from engine.records import Kind, make_record
+from engine.records import Meta as RowMeta
+from engine.sources import Problem, Row
+from tests.sources.building import num_rows, read
+
+KINDS = {
+    "cells": Kind.PAIR,
+    "cell_questions": Kind.QUESTION,
+    "shapes": Kind.CHAT,
+    "shape_questions": Kind.QUESTION,
+    "seeds": Kind.SEED,
+    "judge": Kind.CHAT,
+    "judge_questions": Kind.QUESTION,
+}
+
+
+def rows_of(found: list[Row | Problem]) -> list[Row]:
+    rows = [item for item in found if isinstance(item, Row)]
+    assert len(rows) == len(found)
+    return rows
+
+
+@pytest.mark.parametrize("world", KINDS)
+def test_every_world_gives_whole_rows_of_its_kind(tmp_path: Path, world: str) -> None:
+    rows = rows_of(read("pocket", tmp_path, world=world, num_rows=6))
+
+    assert {KINDS[world]} == {row.kind for row in rows}
+    assert len(rows) == len({row.source_id for row in rows})
+    for row in rows:
+        names = [str(number) for number in range(len(row.images))]
+        make_record(names, row.turns, RowMeta(row.kind, row.source_id))
+        assert all(turn.text or turn is row.turns[0] for turn in row.turns)
+        assert all(images.decode(encoded).size == (64, 64) for encoded in row.images)
+
+
+@pytest.mark.parametrize("world", KINDS)
+def test_spans_of_a_world_are_the_whole(tmp_path: Path, world: str) -> None:
+    whole = read("pocket", tmp_path, world=world, num_rows=5)
+
+    first = read("pocket", tmp_path, range(0, 2), world=world, num_rows=5)
+    rest = read("pocket", tmp_path, range(2, 5), world=world, num_rows=9)
+
+    assert whole == first + rest
+    assert num_rows("pocket", tmp_path, world=world, num_rows=5) == 5
+
+
+def test_splits_share_no_picture(tmp_path: Path) -> None:
+    def pictures(world: str, split: str) -> set[bytes]:
+        rows = rows_of(read("pocket", tmp_path, world=world, num_rows=40, split=split))
+        return {encoded for row in rows for encoded in row.images}
+
+    assert not pictures("cells", "train") & pictures("cell_questions", "test")
+    assert pictures("cells", "train") == pictures("cell_questions", "train")
+
+
+def test_a_row_does_not_depend_on_how_many_there_are(tmp_path: Path) -> None:
+    few = read("pocket", tmp_path, world="cells", num_rows=3)
+
+    assert few == read("pocket", tmp_path, world="cells", num_rows=8)[:3]
