@@ -21,6 +21,20 @@ test: $(VENV)/.dev
 test-all: $(VENV)/.dev
 	$(BIN)/python -m pytest -m "not vllm"
 
+STAMPS_PACKAGE := tuxpaint-stamps-default
+
+# Real pictures: fetches a Debian package of photographs and drawings once, then adapts to them.
+stamps: data/stamps/.fetched $(VENV)/.user
+	$(BIN)/adapt run recipes/stamps.yaml
+
+data/stamps/.fetched:
+	@command -v apt-get >/dev/null && command -v dpkg-deb >/dev/null || { \
+	  echo "make stamps needs apt-get and dpkg-deb (Debian or Ubuntu); elsewhere unpack the package $(STAMPS_PACKAGE) so that its folder stamps/ is data/stamps/" >&2; exit 1; }
+	@rm -rf data/stamps data/fetch && mkdir -p data/stamps data/fetch
+	cd data/fetch && apt-get download $(STAMPS_PACKAGE) || { echo "run 'apt-get update' first" >&2; exit 1; }
+	dpkg-deb --fsys-tarfile data/fetch/$(STAMPS_PACKAGE)_*.deb | tar -x -C data/stamps --strip-components=5 ./usr/share/tuxpaint/stamps
+	@rm -rf data/fetch && touch $@
+
 # Rewrites the golden plans and code fingerprints after a change on purpose; read the diff.
 golden: $(VENV)/.dev
 	$(BIN)/python -m tests.rules.golden

@@ -236,10 +236,14 @@ def _failed(reason: str) -> Completion:
 
 
 def _alike(prompts: Mapping[int, Prompt]) -> list[list[int]]:
-    """Group requests that end alike: a batch has one rule for when to stop."""
-    groups: dict[tuple[str, bool], list[int]] = {}
+    """Group requests that end alike: a batch has one rule for when to stop.
+
+    Those without images are apart as well: some processors refuse to mix them with others.
+    """
+    groups: dict[tuple[str, bool, bool], list[int]] = {}
     for number, prompt in prompts.items():
-        groups.setdefault((prompt.request.opens, prompt.request.is_raw), []).append(number)
+        kind = (prompt.request.opens, prompt.request.is_raw, bool(prompt.digests))
+        groups.setdefault(kind, []).append(number)
     return list(groups.values())
 
 

@@ -31,7 +31,7 @@ class Needs:
     """What a node asks of the machine."""
 
     accelerator: bool = False  # runs a model: a GPU where there is one
-    all_threads: bool = False  # worth every core (training); others get one core each
+    all_threads: bool = False  # worth all cores but one (training); others get one
 
 
 class Run(Protocol):

@@ -15,7 +15,7 @@ class Settings:
 
     store: Path
     executor: str = "local"
-    threads: int = 1  # cores this run may use; also the threads of a node that wants them all
+    threads: int = 1  # cores this run may use; a node that wants many gets all but one
     device: str = "cpu"  # cpu or cuda
     num_gpus: int = 0
     is_offline: bool = False

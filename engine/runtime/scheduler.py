@@ -1,8 +1,8 @@
 """Which node may start next: decisions only, no process, no clock.
 
-The longest remaining chain goes first. A node that wants every core waits until it can have them,
-and while it is the most urgent one nothing less urgent overtakes it: two processes that fight for
-the same cores are slower than one after the other.
+The longest remaining chain goes first. A node that wants many cores gets all but one, so that light
+nodes go on beside it (on two cores a second thread made a small model learn 1.06 times as fast, a
+second process did 1.7 times as much). While it waits, nothing less urgent overtakes it.
 """
 
 from __future__ import annotations
@@ -47,7 +47,7 @@ def threads_of(node: Node, capacity: Capacity) -> int:
     """Return the threads of a node: fixed by settings, never by what else is running."""
     if node.needs.accelerator and capacity.num_gpus > 0:
         return max(1, capacity.threads // (capacity.num_gpus + 1))
-    return capacity.threads if node.needs.all_threads else 1
+    return max(1, capacity.threads - 1) if node.needs.all_threads else 1
 
 
 def next_to_start(

@@ -51,14 +51,13 @@ def located_files(path: str, locate: Locate, suffixes: tuple[str, ...]) -> list[
 
 def walk(folder: Path) -> Iterator[Path]:
     """Yield all files under a folder in the order of their relative paths; hidden ones are not."""
-    for name in sorted(entry.name for entry in os.scandir(folder)):
-        path = folder / name
-        if name.startswith("."):
+    for entry in sorted(os.scandir(folder), key=lambda entry: entry.name):
+        if entry.name.startswith("."):
             continue
-        if path.is_dir():
-            yield from walk(path)
-        elif path.is_file():
-            yield path
+        if entry.is_dir():
+            yield from walk(folder / entry.name)
+        elif entry.is_file():
+            yield folder / entry.name
 
 
 def digest_of(files: Iterable[tuple[str, Path]], digest_file: DigestFile) -> dict[str, object]:

@@ -61,9 +61,10 @@ def _examples(
     rows: Sequence[Record], inputs: InputMaker, job: Job, outputs: Outputs, tools: Tools
 ) -> list[Example]:
     def ledger(source_id: str, reason: str, detail: str) -> None:
-        outputs.quarantine(source_id, reason, detail)
         if reason == CUT:
             outputs.count("rows cut")
+        else:
+            outputs.quarantine(source_id, reason, detail)
 
     limit = min(job.training.max_length, inputs.kit.context_tokens)
     ready = list(examples(rows, inputs, limit, ledger))

@@ -41,6 +41,7 @@ class Trainer:
     spec: TrainSpec
     tools: Tools
     device_batch_size: int = 0
+    is_half: bool = False  # bfloat16 autocast; weights and moments stay float32
 
     @property
     def num_steps(self) -> int:
@@ -95,6 +96,7 @@ class Trainer:
         torch.set_num_threads(self.tools.machine.num_threads)
         if self.tools.machine.device != "cpu":
             torch.set_float32_matmul_precision("high")  # TF32: the paper's setting
+        self.is_half = self._wants_half()
         self.model.train()
         if self.spec.gradient_checkpointing:
             self.model.gradient_checkpointing_enable()
@@ -157,11 +159,19 @@ class Trainer:
         import torch
 
         total = torch.zeros((), device=self.tools.machine.device)
-        for first in range(0, len(chosen), self.device_batch_size):
-            loss = self._loss_sum(chosen[first : first + self.device_batch_size])
+        for rows in self._micro_batches(chosen):
+            loss = self._loss_sum(rows)
             (loss / num_trained).backward()
             total += loss.detach()
         return total
+
+    def _micro_batches(self, chosen: Sequence[Example]) -> Iterator[Sequence[Example]]:
+        groups = [chosen]
+        if self.family.image_axis is None:  # its processor refuses rows without images among others
+            groups = [[e for e in chosen if e.digests], [e for e in chosen if not e.digests]]
+        for group in groups:
+            for first in range(0, len(group), self.device_batch_size):
+                yield group[first : first + self.device_batch_size]
 
     def _loss_sum(self, rows: Sequence[Example]) -> Any:
         import torch
@@ -170,8 +180,7 @@ class Trainer:
         batch, labels = collate(rows, self.inputs)
         moved = {name: tensor.to(device, non_blocking=True) for name, tensor in batch.items()}
         labels = labels.to(device, non_blocking=True)
-        halved = self._is_half()
-        with torch.autocast(device, dtype=torch.bfloat16, enabled=halved):
+        with torch.autocast(device, dtype=torch.bfloat16, enabled=self.is_half):
             logits = self.model(**moved, use_cache=False).logits
         return torch.nn.functional.cross_entropy(
             logits[:, :-1].flatten(0, 1).float(),
@@ -180,7 +189,7 @@ class Trainer:
             reduction="sum",
         )
 
-    def _is_half(self) -> bool:
+    def _wants_half(self) -> bool:
         if self.spec.precision != "auto":
             return self.spec.precision == "bfloat16"
         is_large = sum(p.numel() for p in self.model.parameters()) > LARGE_MODEL_PARAMETERS

@@ -122,4 +122,5 @@ def test_too_little_memory_halves_the_batch(folder: Path):
     opened._model.generate = short_of_memory
 
     assert opened.generate(requests(), GREEDY) == expected
-    assert (sizes[0], sizes[-1]) == (7, 2)
+    assert sizes[0] == 6
+    assert sizes[-1] <= 2

@@ -62,15 +62,15 @@ def test_light_nodes_fill_the_cores():
     assert next_to_start([node("a")], running, Capacity(1)) is None
 
 
-def test_training_gets_every_core_and_is_not_overtaken_while_it_waits_for_them():
+def test_training_gets_all_cores_but_one_and_is_not_overtaken_while_it_waits():
     training = node("train", TRAINING)
 
-    assert next_to_start([training], {}, Capacity(4)) == (training, Placement(4))
-    assert next_to_start([training, node("a")], {"x": Placement(1)}, Capacity(4)) is None
+    assert next_to_start([training], {}, Capacity(4)) == (training, Placement(3))
+    assert next_to_start([training, node("a")], {"x": Placement(2)}, Capacity(4)) is None
 
 
 def test_less_urgent_training_lets_light_nodes_pass():
-    chosen = next_to_start([node("a"), node("train", TRAINING)], {"x": Placement(1)}, Capacity(4))
+    chosen = next_to_start([node("a"), node("train", TRAINING)], {"x": Placement(2)}, Capacity(4))
 
     assert chosen == (node("a"), Placement(1))
 

@@ -1,7 +1,6 @@
 from __future__ import annotations
 
 from itertools import groupby
-from pathlib import Path
 
 import pytest
 
@@ -67,7 +66,11 @@ def test_letters_of_several_bytes_are_trained_whole(inputs: InputMaker):
 def test_a_long_row_is_cut_at_a_turn_border(inputs: InputMaker):
     notes = []
     row = chat(
-        user(ImagePart(0), "One"), assistant("1"), user("Two"), assistant("x" * 90), images=(DIGEST,)
+        user(ImagePart(0), "One"),
+        assistant("1"),
+        user("Two"),
+        assistant("x" * 90),
+        images=(DIGEST,),
     )
     made = list(examples([row], inputs, 60, lambda *note: notes.append(note[1])))
 
