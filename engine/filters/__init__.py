@@ -10,15 +10,12 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from engine.artifacts import Artifact
 from engine.images import ImageBank
 from engine.plugin import ModelUse
 from engine.records import Record
-
-if TYPE_CHECKING:
-    from engine.backends import Session
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,6 +26,15 @@ class Verdict:
     detail: str = ""
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Ask:
+    """How a filter puts texts to a model."""
+
+    max_new_tokens: int
+    is_raw: bool  # the bare text is the prompt (a base LLM); otherwise it is a user turn
+
+
+TextModel = Callable[[Sequence[str], Ask], Sequence[str | None]]  # None: that request failed
 Judge = Callable[[Sequence[Record]], Sequence[Verdict | None]]
 
 
@@ -38,7 +44,7 @@ class FilterContext:
 
     images: ImageBank
     benchmarks: Mapping[str, Artifact]  # by name; for decontamination
-    open_model: Callable[[ModelUse], Session]
+    open_model: Callable[[ModelUse], TextModel]  # loads at the first question
     prompts: Mapping[str, str]  # template text by "name@version"
     scratch: Path
     seed: int

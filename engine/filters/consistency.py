@@ -11,10 +11,9 @@ from dataclasses import dataclass
 from typing import Annotated
 
 from engine import prompts
-from engine.backends import Completion, Request, Sampling
-from engine.filters import Filter, FilterContext, Judge, Verdict
+from engine.filters import Ask, Filter, FilterContext, Judge, Verdict
 from engine.plugin import AtLeast, ModelUse
-from engine.records import Record, user
+from engine.records import Record
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -22,42 +21,44 @@ class Params:
     """The judge and how it is asked."""
 
     judge: Annotated[ModelUse, "The model that judges."]
-    prompt: Annotated[str, "Template `name@version` of the question to the judge."] = "consistency@1"
+    prompt: Annotated[str, "Template `name@version` of the question to the judge."] = (
+        "consistency@1"
+    )
     max_new_tokens: Annotated[int, AtLeast(1), "Tokens the judge may write."] = 4
     as_chat: Annotated[bool, "Ask in a chat turn; a base LLM reads the bare text instead."] = False
 
 
 def open_filter(params: Params, context: FilterContext) -> Judge:
     """Open the judge."""
-    session = context.open_model(params.judge)
+    model = context.open_model(params.judge)
     template = context.prompts[params.prompt]
-    sampling = Sampling(params.max_new_tokens, seed=context.seed)
+    ask = Ask(max_new_tokens=params.max_new_tokens, is_raw=not params.as_chat)
 
     def judge(records: Sequence[Record]) -> list[Verdict | None]:
-        asked = [_request(record, template, is_raw=not params.as_chat) for record in records]
-        return [_verdict(completion) for completion in session.generate(asked, sampling)]
+        texts = [_question(record, template) for record in records]
+        return [reason_to_drop(written) for written in model(texts, ask)]
 
     return judge
 
 
-def _request(record: Record, template: str, *, is_raw: bool) -> Request:
-    text = prompts.render(
+def reason_to_drop(written: str | None) -> Verdict | None:
+    """Return why a task is dropped, from the first word that the judge wrote."""
+    words = (written or "").split()
+    label = words[0].strip(".,:;!*").lower() if words else ""
+    if label == "yes":
+        return None
+    if label in ("no", "open"):
+        return Verdict(f"judge says {label}")
+    return Verdict("judge gave no label", "the request failed" if written is None else written)
+
+
+def _question(record: Record, template: str) -> str:
+    return prompts.render(
         template,
         instruction=record.instruction,
         informative=record.answer("informative"),
         precise=record.answer("precise"),
     )
-    return Request((user(text),), is_raw=is_raw)
-
-
-def _verdict(completion: Completion) -> Verdict | None:
-    words = completion.text.split()
-    label = words[0].strip(".,:").lower() if words else ""
-    if label == "yes":
-        return None
-    if label in ("no", "open"):
-        return Verdict(f"judge says {label}")
-    return Verdict("judge gave no label", completion.error or completion.text)
 
 
 PLUGIN = Filter(version=1, params=Params, open=open_filter, needs_accelerator=True)

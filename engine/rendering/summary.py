@@ -17,7 +17,7 @@ Nodes = Mapping[str, Artifact]  # plain node id -> artifact, of one arm
 
 
 def summarise(recipe: str, arms: Mapping[str, Nodes]) -> dict[str, Any]:
-    """Return `recipe`, `engine`, `arms`, `gates` and `quarantined` (schemas/summary.schema.json)."""
+    """Return the part of `schemas/summary.schema.json` that does not depend on the run."""
     return {
         "recipe": recipe,
         "engine": __version__,

@@ -9,8 +9,10 @@ from dataclasses import dataclass
 from engine.records import Record
 from engine.scorers import Score, Scorer
 
-_CONCLUSION = re.compile(r"(?:answer is|answer:|in short:|conclusion:)\s*(.+?)\s*\.?\s*$", re.I | re.S)
-_NUMBERS = "zero one two three four five six seven eight nine ten eleven twelve".split()
+_CONCLUSION = re.compile(
+    r"(?:answer is|answer:|in short:|conclusion:)\s*(.+?)\s*\.?\s*$", re.I | re.S
+)
+_NUMBERS = ("zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine", "ten")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -46,7 +48,7 @@ def closed(question: Record, answer: str) -> Score:
 
 
 def count(question: Record, answer: str) -> Score:
-    """The only number in the conclusion, in digits or words."""
+    """Compare the only number in the conclusion, in digits or words."""
     text = conclusion(answer).lower()
     found = {int(n) for n in re.findall(r"\d+", text)}
     found |= {_NUMBERS.index(w) for w in re.findall(r"[a-z]+", text) if w in _NUMBERS}
@@ -58,19 +60,35 @@ def count(question: Record, answer: str) -> Score:
 
 
 def choice(question: Record, answer: str) -> Score:
-    """The only option named in the conclusion."""
+    """Compare the only option named in the conclusion."""
     text = normal(conclusion(answer))
-    options = [normal(o) for o in question.meta.extra.get("options", ())]
+    options = [normal(o) for o in _options(question)]
     named = [o for o in options if re.search(rf"\b{re.escape(o)}\b", text)]
     if len(named) != 1:
         return Score(0.0, None)
     return Score(float(named[0] == normal(question.references[0])), named[0])
 
 
+def multi_label(question: Record, answer: str) -> Score:
+    """F1 of the option names found as whole words, longest first (BENCHMARKS 1.3)."""
+    text = f" {normal(answer)} "
+    found = set()
+    for name in sorted((normal(o) for o in _options(question)), key=len, reverse=True):
+        if re.search(rf"\b{re.escape(name)}\b", text):
+            found.add(name)
+            text = re.sub(rf"\b{re.escape(name)}\b", " ", text)
+    wanted = {normal(r) for r in question.references}
+    shared = len(found & wanted)
+    value = 2 * shared / (len(found) + len(wanted)) if found or wanted else 1.0
+    return Score(value, ", ".join(sorted(found)) or None)
+
+
 def open_(question: Record, answer: str) -> Score:
     """Token F1 with the best reference."""
     said = normal(conclusion(answer)).split()
-    return Score(max(_f1(said, normal(r).split()) for r in question.references), " ".join(said) or None)
+    return Score(
+        max(_f1(said, normal(r).split()) for r in question.references), " ".join(said) or None
+    )
 
 
 def rouge_l(question: Record, answer: str) -> Score:
@@ -82,6 +100,10 @@ def rouge_l(question: Record, answer: str) -> Score:
     return Score(best, answer or None)
 
 
+def _options(question: Record) -> tuple[str, ...]:
+    return tuple(question.meta.extra.get("options", ())) or question.references
+
+
 def _f1(said: list[str], wanted: list[str]) -> float:
     shared = sum((Counter(said) & Counter(wanted)).values())
     return 2 * shared / (len(said) + len(wanted)) if said and wanted else 0.0
@@ -89,5 +111,13 @@ def _f1(said: list[str], wanted: list[str]) -> float:
 
 PLUGIN = Scorer(
     version=1,
-    metrics={"exact": exact, "closed": closed, "count": count, "choice": choice, "open": open_, "rouge_l": rouge_l},
+    metrics={
+        "exact": exact,
+        "closed": closed,
+        "count": count,
+        "choice": choice,
+        "open": open_,
+        "multi_label": multi_label,
+        "rouge_l": rouge_l,
+    },
 )

@@ -8,18 +8,15 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from itertools import islice
-from typing import TYPE_CHECKING, TypeVar
+from typing import TypeVar
 
 from engine import plugin
 from engine.artifacts import Artifact
-from engine.filters import FilterContext, Judge, Verdict
+from engine.filters import FilterContext, Judge, TextModel, Verdict
 from engine.images import ImageBank
 from engine.plan.stage import Tools
 from engine.plugin import ModelUse, Use
 from engine.records import Record
-
-if TYPE_CHECKING:
-    from engine.backends import Session
 
 BATCH_ROWS = 256
 
@@ -32,7 +29,7 @@ def filter_context(
     images: Iterable[Artifact],
     benchmarks: Mapping[str, Artifact],
     tools: Tools,
-    open_model: Callable[[ModelUse], Session],
+    open_model: Callable[[ModelUse], TextModel],
 ) -> FilterContext:
     """Return what filters may touch; `images` are the artifacts that hold the records' images."""
     return FilterContext(

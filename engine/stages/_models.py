@@ -11,8 +11,10 @@ from types import TracebackType
 from engine import plugin
 from engine.artifacts import Artifact
 from engine.backends import Completion, ModelFiles, Request, Sampling, Session
+from engine.filters import Ask, TextModel
 from engine.plan.stage import Tools
 from engine.plugin import ModelUse
+from engine.records import user
 
 MODEL_FOLDER = "model"
 
@@ -61,6 +63,17 @@ class LazySession:
         trace: TracebackType | None,
     ) -> None:
         self.close()
+
+
+def text_model(session: LazySession, seed: int) -> TextModel:
+    """Return a session as filters see it: texts in, texts out."""
+
+    def answer(texts: Sequence[str], ask: Ask) -> list[str | None]:
+        requests = [Request((user(text),), is_raw=ask.is_raw) for text in texts]
+        done = session.generate(requests, Sampling(ask.max_new_tokens, seed=seed))
+        return [None if d.finish == "error" else d.text for d in done]
+
+    return answer
 
 
 def _files(use: ModelUse, tools: Tools, artifact: Artifact | None) -> ModelFiles:

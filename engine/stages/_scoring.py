@@ -51,7 +51,7 @@ def paired_answers(base: Artifact, adapted: Artifact) -> list[tuple[Row, Row]]:
     if by_id.keys() != changed.keys():
         num_apart = len(by_id.keys() ^ changed.keys())
         raise StageError(f"{num_apart} items were answered by one of the two models only")
-    pairs = [(row, changed[item_id]) for item_id, row in by_id.items()]
+    pairs: list[tuple[Row, Row]] = [(row, changed[item_id]) for item_id, row in by_id.items()]
     for row, other in pairs:
         if row["prompt_digest"] != other["prompt_digest"]:
             raise StageError(f'the two models were asked item "{row["id"]}" in different words')

@@ -10,7 +10,6 @@ import hashlib
 import heapq
 from collections import Counter
 from dataclasses import dataclass, field
-from functools import partial
 from typing import Annotated
 
 from engine.artifacts import Inputs, Outputs
@@ -40,7 +39,7 @@ def run(inputs: Inputs, params: Params, outputs: Outputs, tools: Tools) -> None:
         inputs.many("images").values(),
         inputs.many("benchmarks"),
         tools,
-        partial(_models.lazy_session, tools=tools),
+        lambda use: _models.text_model(_models.lazy_session(use, tools), tools.seed),
     )
     filters = _filtering.open_filters(params.filters, context)
     holdout = Holdout(tools.seed, params.holdout_share, params.holdout_max_items)

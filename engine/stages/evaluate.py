@@ -84,7 +84,7 @@ def write_answers(
     outputs: Outputs,
     tools: Tools,
 ) -> None:
-    """Put every item to the session. Raise StageError if an item is missing or all requests fail."""
+    """Put every item to the session. Raise StageError if one is missing or all requests fail."""
     sampling = Sampling(params.max_new_tokens, seed=tools.seed)
 
     def ask(batch: Sequence[Item]) -> list[dict[str, Any]]:

@@ -11,7 +11,7 @@ from engine.plan.stage import Needs, Port, Stage, Tools
 from engine.plugin import Family, Use
 from engine.records import to_json
 from engine.stages import _filtering
-from engine.stages._models import lazy_session
+from engine.stages._models import lazy_session, text_model
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -28,7 +28,10 @@ def run(inputs: Inputs, params: Params, outputs: Outputs, tools: Tools) -> None:
     total, done = inputs["tasks"].num_rows("tasks"), 0
     with ExitStack() as stack:
         context = _filtering.filter_context(
-            [inputs["images"]], {}, tools, lambda use: stack.enter_context(lazy_session(use, tools))
+            [inputs["images"]],
+            {},
+            tools,
+            lambda use: text_model(stack.enter_context(lazy_session(use, tools)), tools.seed),
         )
         opened = _filtering.open_filters(params.filters, context)
         for batch in _filtering.batches(inputs["tasks"].records("tasks")):

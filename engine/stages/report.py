@@ -8,6 +8,7 @@ from typing import Any
 
 from engine.artifacts import Artifact, Inputs, Outputs
 from engine.plan.stage import Needs, Port, Stage, Tools
+from engine.rendering.page import report_html
 from engine.rendering.summary import summarise
 
 
@@ -24,7 +25,10 @@ class Params:
 def run(inputs: Inputs, params: Params, outputs: Outputs, tools: Tools) -> None:
     """Write `summary.json` and `report.html`."""
     arms = nodes_by_arm(inputs.many("artifacts"), params.arms)
-    outputs.write_json("summary.json", summarise(params.recipe, arms))
+    summary = summarise(params.recipe, arms)
+    outputs.write_json("summary.json", summary)
+    page = report_html(summary, params.raw, params.plan, arms)
+    outputs.file("report.html").write_text(page, encoding="utf-8")
 
 
 def nodes_by_arm(
@@ -40,7 +44,7 @@ def nodes_by_arm(
 
 STAGE = Stage(
     name="report",
-    version=1,
+    version=2,
     inputs=(Port("artifacts", many=True),),
     params=Params,
     needs=Needs(),

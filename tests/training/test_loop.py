@@ -1,6 +1,6 @@
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -10,9 +10,10 @@ from engine import plugin
 from engine.artifacts import Outputs
 from engine.plan.stage import Machine, Tools
 from engine.recipe.model import LoraSpec, TrainSpec
+from engine.records import ImagePart, Record, assistant, user
 from engine.training.fit import Job, fit
 from tests.models import tiny
-from tests.training.rows import PICTURES, SETTINGS, color_rows
+from tests.training.rows import PICTURES, SETTINGS, chat, color_rows
 
 LORA = LoraSpec(rank=4, alpha=8, dropout=0.1, targets=("q_proj", "v_proj"))
 ALL = ("vision", "projector", "language")
@@ -41,7 +42,11 @@ def job(base: Path, **settings) -> Job:
 
 
 def train(
-    folder: Path, wanted: Job, on_step: Callable[..., None] = lambda *_: None, seed: int = 1
+    folder: Path,
+    wanted: Job,
+    on_step: Callable[..., None] = lambda *_: None,
+    seed: int = 1,
+    rows: Sequence[Record] = (),
 ) -> Outputs:
     (folder / "scratch").mkdir(parents=True, exist_ok=True)
     out = folder / "out"
@@ -57,7 +62,7 @@ def train(
         progress=on_step,
     )
     outputs = Outputs(out)
-    fit(color_rows(), PICTURES.__getitem__, wanted, outputs, tools)
+    fit(rows or color_rows(), PICTURES.__getitem__, wanted, outputs, tools)
     outputs.counts()
     return outputs
 
@@ -95,6 +100,32 @@ def test_it_learns_and_leaves_a_folder_that_answers(base: Path, tmp_path: Path):
 
     assert losses(outputs)[-1] < 0.1 * losses(outputs)[0]
     assert answers == [row.turns[1].text for row in rows]
+
+
+def test_a_model_taught_to_ask_writes_both_sides_and_ends(base: Path, tmp_path: Path):
+    from engine.backends import ModelFiles, Request, Sampling
+    from engine.backends.transformers import PLUGIN, Params
+
+    (digest, *_) = PICTURES
+    caption = (user(ImagePart(0), "Look."), assistant("a disc", loss=False))
+    asked = (
+        user("Hue?", loss=True),
+        assistant("red", loss=True),
+        user("Why?", loss=True),
+        assistant("so", loss=True),
+    )
+    row = chat(*caption, *asked, images=(digest,))
+    wanted = job(base, num_train_epochs=60, learning_rate=3e-3)
+    outputs = train(tmp_path, wanted, rows=[row] * 4)
+    session = PLUGIN.open(ModelFiles(str(outputs.path / "model")), Params(), Machine())
+    request = Request(caption, (PICTURES[digest],), opens="user")
+    (done,) = session.generate([request], Sampling(60))
+    (cut,) = session.generate([request], Sampling(14))
+
+    assert [(t.role, t.text) for t in done.turns] == [(t.role, t.text) for t in asked]
+    assert done.finish == "stop"
+    assert [t.text for t in cut.turns] == ["Hue?", "red"]
+    assert cut.finish == "length"
 
 
 def test_a_killed_run_goes_on_as_if_it_had_never_stopped(base: Path, tmp_path: Path):

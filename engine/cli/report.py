@@ -1,0 +1,83 @@
+"""`adapt report`: what a run found, as tables, as JSON, and where the HTML page is."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+from pathlib import Path
+from typing import Any
+
+from engine.cli import settings, tables
+from engine.cli.status import chosen_run
+from engine.diagnostics import Diagnostic, RequestError
+from engine.runtime import runs
+from engine.runtime.events import NodeStatus
+from engine.runtime.runs import Run
+from engine.runtime.store import Store
+
+REPORT = "report"
+
+
+def add_parser(subparsers: Any) -> None:
+    """Add the verb."""
+    parser: argparse.ArgumentParser = subparsers.add_parser(
+        "report", help="print the report of a run", allow_abbrev=False
+    )
+    parser.add_argument("run", nargs="?", metavar="RUN", help="a run [the newest one]")
+    parser.add_argument("--recipe", metavar="PATH", help="the newest run of this recipe")
+    parser.add_argument("--json", action="store_true", help="print schemas/summary.schema.json")
+    settings.add_store_flag(parser)
+
+
+def run(args: argparse.Namespace) -> int:
+    """Print the report."""
+    store = Store(settings.store_path(args, os.environ))
+    found = _newest_reported(store, args)
+    summary = summary_of(found, store)
+    if args.json:
+        print(json.dumps(summary, indent=1, ensure_ascii=False))
+        return 0
+    print(tables.summary_text(summary))
+    print(f"\n{summary['quarantined']:,} rows set aside: `adapt show {found.id} ledger`")
+    print(f"report  {found.report_path}")
+    return 0
+
+
+def summary_of(found: Run, store: Store) -> dict[str, Any]:
+    """Join what the experiment found with what the run did. Raise RequestError without a report."""
+    artifact = _report(found, store)
+    if artifact is None:
+        message = f"run `{found.id}` has no report: it is {found.status().state}"
+        raise RequestError(Diagnostic("no-report", message, hint=f"`adapt status {found.id}`"))
+    summary: dict[str, Any] = artifact.json("summary.json")
+    nodes = [_node(name, node) for name, node in found.status().nodes.items()]
+    return {**summary, "run": found.id, "nodes": nodes}
+
+
+def _newest_reported(store: Store, args: argparse.Namespace) -> Run:
+    """Return the run asked for; without a name, the newest that has a report, if any has."""
+    if args.run is not None:
+        return chosen_run(store, args.run)
+    if args.recipe is not None and not Path(args.recipe).is_file():
+        message = f"there is no recipe `{args.recipe}`"
+        raise RequestError(Diagnostic("not-found", message))
+    if args.recipe is not None:
+        return chosen_run(store, args.recipe)
+    newest = chosen_run(store, None)
+    return next((r for r in reversed(runs.all_runs(store)) if _report(r, store)), newest)
+
+
+def _report(found: Run, store: Store) -> Any:
+    node = next((node for node in found.plan().nodes if node.stage == REPORT), None)
+    return store.get(node.key) if node is not None else None
+
+
+def _node(name: str, node: NodeStatus) -> dict[str, Any]:
+    return {
+        "id": name,
+        "state": node.state,
+        "wall_s": node.wall_s,
+        "cpu_s": node.cpu_s,
+        "peak_memory_gb": node.peak_memory_gb,
+    }
