@@ -37,6 +37,7 @@ data/stamps/.fetched:
 
 # Rewrites the golden plans and code fingerprints after a change on purpose; read the diff.
 golden: $(VENV)/.dev
+	$(BIN)/adapt schema bundle > schemas/bundle.schema.json
 	$(BIN)/python -m tests.rules.golden
 
 $(VENV)/.user: pyproject.toml constraints.txt

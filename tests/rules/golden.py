@@ -24,10 +24,13 @@ PROMPTS = HERE / "golden_prompts.json"
 
 
 def recipe_paths() -> list[Path]:
-    """Return every recipe that can be compiled: neither parents nor benchmarks."""
-    recipes = package_data.folder("recipes")
-    outside = ("base", "benchmarks")
-    return sorted(p for p in recipes.rglob("*.yaml") if p.parent.name not in outside)
+    """Return every recipe that can be compiled anywhere.
+
+    Neither parents nor benchmarks, and not `stamps`, whose pictures `make stamps` fetches.
+    """
+    folder = package_data.folder("recipes")
+    found = {*folder.glob("*.yaml"), *folder.glob("pocket/*.yaml")}
+    return sorted(found - {folder / "stamps.yaml"})
 
 
 def plans() -> dict[str, Any]:

@@ -102,18 +102,18 @@ def test_a_process_killed_from_outside_is_a_failure_that_says_so(tmp_path: Path)
     assert "ended by SIGKILL" in outcome.failures[0].message
 
 
-def test_a_node_that_wants_every_core_gets_the_threads_of_the_settings(tmp_path: Path):
+def test_a_node_that_wants_many_cores_gets_all_but_one(tmp_path: Path):
     build = PlanBuilder()
     build.add("environment")
     execute(build.plan(), tmp_path, threads=3)
 
     facts = Store(tmp_path).get(build.plan().node("environment").key).json("facts.json")
     assert facts == {
-        "OMP_NUM_THREADS": "3",
+        "OMP_NUM_THREADS": "2",
         "OMP_WAIT_POLICY": "PASSIVE",
         "PYTHONHASHSEED": "0",
         "HF_HUB_OFFLINE": "1",
-        "num_threads": "3",
+        "num_threads": "2",
     }
 
 
