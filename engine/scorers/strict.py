@@ -1,123 +1,180 @@
-"""Our rule book: whole words, no dice, and what cannot be parsed is wrong and counted."""
+"""Our rule book: whole words, no dice, and what cannot be parsed scores 0 and is counted.
+
+What it mends in published evaluators is listed in BENCHMARKS 1.3: substring yes/no, recall that
+grows with repetition, random options. How an answer is read is in `engine.scorers._text`.
+"""
 
 from __future__ import annotations
 
 import re
 from collections import Counter
-from dataclasses import dataclass
+from collections.abc import Sequence
+from functools import cache
+from typing import Any
 
 from engine.records import Record
-from engine.scorers import Score, Scorer
+from engine.scorers import Metric, Score, Scorer
+from engine.scorers._text import conclusion, core, named, normal, numbers, options, plain, readings
 
-_CONCLUSION = re.compile(
-    r"(?:answer is|answer:|in short:|conclusion:)\s*(.+?)\s*\.?\s*$", re.I | re.S
+UNPARSED = Score(0.0, None)
+_LETTERS = "ABCDEFGHIJKLMNOPQRSTUVWXYZ"
+_VERDICT = re.compile(r"\b(yes|no)\b(?=(\s+(?!and\b|or\b|yes\b|no\b)\w)?)")
+_WHOLE_LETTER = re.compile(r"\(?([A-Za-z])\)?[.:)]?")
+_MARKED_LETTER = re.compile(
+    r"\(([A-Za-z])\)|^([A-Z])[.:),](?:\s|$)|\b(?:[Oo]ption|[Cc]hoice|[Ll]etter)\s+([A-Z])\b"
 )
-_NUMBERS = ("zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine", "ten")
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Params:
-    """The rule book has no settings."""
-
-
-def conclusion(answer: str) -> str:
-    """Return what follows the last answer marker, or the whole answer."""
-    found = _CONCLUSION.search(answer)
-    return found.group(1) if found else answer.strip()
-
-
-def normal(text: str) -> str:
-    """Lower-case, without punctuation and articles."""
-    words = re.sub(r"[^\w\s.-]", " ", text.lower()).strip(" .").split()
-    return " ".join(word for word in words if word not in ("a", "an", "the"))
+def open_ended(question: Record, answer: str) -> Score:
+    """Token F1 of the conclusion with its nearest reference; recall is of the whole answer."""
+    said = core(conclusion(answer))
+    if not said:
+        return Score(0.0, None, {"recall": 0.0, "exact": 0.0})
+    wanted = [core(reference) for reference in question.references]
+    everything = normal(plain(answer)).split()
+    extra = {
+        "recall": max(_recall(everything, text.split()) for text in wanted),
+        "exact": exact(question, answer).value,
+    }
+    return Score(max(_f1(said.split(), text.split()) for text in wanted), said, extra)
 
 
 def exact(question: Record, answer: str) -> Score:
-    """Normalised exact match with any reference."""
-    said = normal(conclusion(answer))
-    return Score(float(any(said == normal(r) for r in question.references)), said or None)
+    """Match the conclusion, or the whole answer, with a reference in normal form."""
+    said = [core(reading) for reading in readings(answer)]
+    if not said[0]:
+        return UNPARSED
+    wanted = {core(reference) for reference in question.references}
+    return Score(float(bool(wanted.intersection(said))), said[0])
 
 
 def closed(question: Record, answer: str) -> Score:
-    """Yes or no as a word of its own; both is unparsed."""
-    words = set(re.findall(r"\b(yes|no)\b", conclusion(answer).lower()))
-    if len(words) != 1:
-        return Score(0.0, None)
-    (said,) = words
-    return Score(float(said == normal(question.references[0])), said)
-
-
-def count(question: Record, answer: str) -> Score:
-    """Compare the only number in the conclusion, in digits or words."""
-    text = conclusion(answer).lower()
-    found = {int(n) for n in re.findall(r"\d+", text)}
-    found |= {_NUMBERS.index(w) for w in re.findall(r"[a-z]+", text) if w in _NUMBERS}
-    if len(found) != 1:
-        return Score(0.0, None)
-    (said,) = found
+    """Match yes or no; a reference that is neither is matched as a choice or word for word."""
     wanted = normal(question.references[0])
-    return Score(float(str(said) == wanted), str(said))
+    if wanted not in ("yes", "no"):
+        return choice(question, answer)
+    said = next((found for text in readings(answer) if (found := _verdict(text))), None)
+    return _match(said if said in ("yes", "no") else None, wanted)
 
 
 def choice(question: Record, answer: str) -> Score:
-    """Compare the only option named in the conclusion."""
-    text = normal(conclusion(answer))
-    options = [normal(o) for o in _options(question)]
-    named = [o for o in options if re.search(rf"\b{re.escape(o)}\b", text)]
-    if len(named) != 1:
-        return Score(0.0, None)
-    return Score(float(named[0] == normal(question.references[0])), named[0])
+    """Match the one option that the answer names by letter or text."""
+    names = options(question)
+    wanted = _option_of(question.references[0], names)
+    if wanted is None:
+        return exact(question, answer)
+    said = next((found for text in readings(answer) if (found := _chosen(text, names))), None)
+    return _match(said, names[wanted])
+
+
+def count(question: Record, answer: str) -> Score:
+    """Match the only number of the conclusion, in digits or words."""
+    wanted = numbers(question.references[0])
+    if len(wanted) != 1:
+        return exact(question, answer)
+    said = next((found for text in readings(answer) if (found := numbers(text))), [])
+    if len(said) != 1:
+        return UNPARSED
+    return Score(float(said == wanted), f"{said[0]:g}")
 
 
 def multi_label(question: Record, answer: str) -> Score:
-    """F1 of the option names found as whole words, longest first (BENCHMARKS 1.3)."""
-    text = f" {normal(answer)} "
-    found = set()
-    for name in sorted((normal(o) for o in _options(question)), key=len, reverse=True):
-        if re.search(rf"\b{re.escape(name)}\b", text):
-            found.add(name)
-            text = re.sub(rf"\b{re.escape(name)}\b", " ", text)
-    wanted = {normal(r) for r in question.references}
-    shared = len(found & wanted)
-    value = 2 * shared / (len(found) + len(wanted)) if found or wanted else 1.0
-    return Score(value, ", ".join(sorted(found)) or None)
-
-
-def open_(question: Record, answer: str) -> Score:
-    """Token F1 with the best reference."""
-    said = normal(conclusion(answer)).split()
-    return Score(
-        max(_f1(said, normal(r).split()) for r in question.references), " ".join(said) or None
-    )
+    """F1 of the labels named; without options, of the items of a list."""
+    wanted = {normal(reference) for reference in question.references} - {""}
+    names = options(question)
+    text = conclusion(answer)
+    said = set(named(names, text)) if names else _items(text)
+    if not said:
+        return Score(1.0, "") if not wanted and normal(text) else UNPARSED
+    shared = len(said & wanted)
+    extra = {"recall": shared / len(wanted) if wanted else 1.0, "precision": shared / len(said)}
+    return Score(2 * shared / (len(said) + len(wanted)), "; ".join(sorted(said)), extra)
 
 
 def rouge_l(question: Record, answer: str) -> Score:
-    """ROUGE-L F with the best reference."""
-    from rouge_score import rouge_scorer
-
-    scorer = rouge_scorer.RougeScorer(["rougeL"])
-    best = max(scorer.score(r, answer)["rougeL"].fmeasure for r in question.references)
-    return Score(best, answer or None)
-
-
-def _options(question: Record) -> tuple[str, ...]:
-    return tuple(question.meta.extra.get("options", ())) or question.references
+    """ROUGE-L F of the whole answer with its nearest reference (Google's implementation)."""
+    text = plain(answer)
+    if not normal(text):
+        return UNPARSED
+    scorer = _rouge_scorer()
+    scores = [scorer.score(reference, text)["rougeL"] for reference in question.references]
+    best = max(scores, key=lambda score: score.fmeasure)
+    return Score(best.fmeasure, text, {"recall": best.recall, "precision": best.precision})
 
 
-def _f1(said: list[str], wanted: list[str]) -> float:
-    shared = sum((Counter(said) & Counter(wanted)).values())
-    return 2 * shared / (len(said) + len(wanted)) if said and wanted else 0.0
+def _match(said: str | None, wanted: str) -> Score:
+    return UNPARSED if said is None else Score(float(said == wanted), said)
 
 
-PLUGIN = Scorer(
-    version=1,
-    metrics={
-        "exact": exact,
-        "closed": closed,
-        "count": count,
-        "choice": choice,
-        "open": open_,
-        "multi_label": multi_label,
-        "rouge_l": rouge_l,
-    },
-)
+def _verdict(text: str) -> str | None:
+    """Return yes, no, "both" for a contradiction, or None.
+
+    A "no" before a noun ("no doubt") counts only where no other yes or no stands.
+    """
+    found = [(word, bool(follows)) for word, follows in _VERDICT.findall(text.lower())]
+    verdicts = {word for word, is_before_word in found if word == "yes" or not is_before_word}
+    verdicts = verdicts or {word for word, _ in found}
+    return ("both" if len(verdicts) > 1 else verdicts.pop()) if verdicts else None
+
+
+def _chosen(text: str, names: Sequence[str]) -> str | None:
+    """Return the one option that a text names; None for none, several, or a contradiction."""
+    mentioned = named(names, text)
+    if normal(text) in names:
+        return normal(text)
+    by_letter = {names[i] for i in _letters(text) if i < len(names)}
+    if len(by_letter) > 1 or (not by_letter and len(mentioned) != 1):
+        return None
+    chosen = by_letter.pop() if by_letter else mentioned[0]
+    return chosen if not mentioned or chosen in mentioned else None
+
+
+def _letters(text: str) -> set[int]:
+    whole = _WHOLE_LETTER.fullmatch(text.strip())
+    found = [whole.group(1)] if whole else ["".join(m) for m in _MARKED_LETTER.findall(text)]
+    return {_LETTERS.index(letter.upper()) for letter in found}
+
+
+def _option_of(reference: str, names: Sequence[str]) -> int | None:
+    """Return which option a reference means: its text, its letter, or "B. text"."""
+    if normal(reference) in names:
+        return names.index(normal(reference))
+    places = {place for place in _letters(reference) if place < len(names)}
+    return places.pop() if len(places) == 1 else None
+
+
+def _items(text: str) -> set[str]:
+    pieces = re.split(r"[,;\n\[\]]|\band\b", text)
+    return {core(piece) for piece in pieces} - {""}
+
+
+def _f1(said: Sequence[str], wanted: Sequence[str]) -> float:
+    return 2 * _shared(said, wanted) / (len(said) + len(wanted)) if said and wanted else 0.0
+
+
+def _recall(said: Sequence[str], wanted: Sequence[str]) -> float:
+    return _shared(said, wanted) / len(wanted) if wanted else 0.0
+
+
+def _shared(said: Sequence[str], wanted: Sequence[str]) -> int:
+    return sum((Counter(said) & Counter(wanted)).values())
+
+
+@cache
+def _rouge_scorer() -> Any:
+    from rouge_score.rouge_scorer import RougeScorer
+
+    return RougeScorer(["rougeL"])
+
+
+METRICS: dict[str, Metric] = {
+    "open": open_ended,
+    "exact": exact,
+    "closed": closed,
+    "choice": choice,
+    "count": count,
+    "multi_label": multi_label,
+    "rouge_l": rouge_l,
+}
+
+PLUGIN = Scorer(version=2, metrics=METRICS)
