@@ -10,6 +10,7 @@ from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any
 
+from engine import plugin
 from engine.plan.builder import ArmBuilder, Inputs, Pins, PlanBuilder
 from engine.plan.stage import Plan
 from engine.plugin import ModelUse
@@ -103,6 +104,7 @@ def _add_tasks(
         generator=recipe.generator.use(),
         prompt=recipe.generator.prompt,
         max_new_tokens=recipe.generator.max_new_tokens,
+        temperature=recipe.generator.temperature,
         row_set=row_set,
     )
     inputs = {"pairs": {"pairs": pairs}, "images": {"images": images}}
@@ -291,6 +293,7 @@ def _add_answers_and_scores(
     changed = add(f"evaluate.answers/adapted/{name}", params, with_adapted, "benchmarks")
     scores = evaluate.ScoresParams(
         scorer=recipe.benchmarks.scorer,
+        scorer_version=plugin.load("scorers", recipe.benchmarks.scorer).version,
         metric=metric,
         metric_by_type=metric_by_type,
         benchmark=name,

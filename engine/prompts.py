@@ -35,11 +35,12 @@ def digest(text: str) -> str:
 
 @cache
 def _compiled(template_text: str) -> Template:
-    from jinja2 import StrictUndefined
+    from jinja2 import DictLoader, StrictUndefined
     from jinja2.sandbox import ImmutableSandboxedEnvironment
 
     # Prompts are plain text for a model, never HTML: escaping would garble them.
     environment = ImmutableSandboxedEnvironment(
+        loader=DictLoader({}),
         undefined=StrictUndefined,
         autoescape=False,
         trim_blocks=True,

@@ -41,7 +41,7 @@ _FINDINGS = (
     "Impression: {f}.",
     "Finding: {f}.",
     "Consistent with {f}.",
-    "The picture is that of {f}.",
+    "Compatible with {f}.",
     "This suggests {f}.",
     "Diagnosis: {f}.",
     "Reported as {f}.",

@@ -6,7 +6,6 @@ Independent of the caption and task grammars on purpose, and drawn on seeds of i
 from __future__ import annotations
 
 import random
-from collections.abc import Callable
 from dataclasses import dataclass
 
 from engine.pocket.canvas import ARRANGEMENTS
@@ -42,7 +41,7 @@ def _yes_no(field: Field, rng: random.Random) -> Question:
         )
         return Question(
             "yes_no",
-            f"Does this field show a {finding}?".replace("a normal", "a normal"),
+            f"Does this field show {finding}?",
             _truth(is_true),
         )
     is_true = rng.random() < 0.5
@@ -91,6 +90,3 @@ def _choice(field: Field, rng: random.Random) -> Question:
 
 def _truth(is_true: bool) -> str:
     return "yes" if is_true else "no"
-
-
-_Maker = Callable[[Field], "Question | None"]

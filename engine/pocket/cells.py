@@ -18,7 +18,7 @@ STAINS: dict[str, tuple[Colour, Colour, Colour]] = {  # field, body, nucleus
     "cyrine": ((220, 232, 234), (138, 186, 200), (30, 72, 120)),
     "ambrine": ((240, 232, 210), (214, 172, 92), (112, 66, 20)),
 }
-FINDINGS = ("normal field", "velosis", "spinosis", "bacillosis", "plethoria")
+FINDINGS = ("normosis", "velosis", "spinosis", "bacillosis", "plethoria")
 RADIUS_PX = 6.2
 
 
@@ -45,14 +45,14 @@ class Field:
 
     @property
     def finding(self) -> str:
-        """The finding, by rule: crowding first, then the telling cell types, else normal."""
+        """The finding, by rule: crowding first, then the telling cell types, else normosis."""
         nums = dict(self.counts)
         if self.total >= 7:
             return "plethoria"
         for name, finding in (("bacillocyte", "bacillosis"), ("spinocyte", "spinosis")):
             if nums.get(name):
                 return finding
-        return "velosis" if nums.get("velocyte", 0) >= 3 else "normal field"
+        return "velosis" if nums.get("velocyte", 0) >= 3 else "normosis"
 
 
 def field(seed: int, split: str, index: int) -> Field:

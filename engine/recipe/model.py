@@ -84,6 +84,7 @@ class GeneratorSpec:
     backend: Annotated[Use, Family("backends")]
     prompt: str
     max_new_tokens: int
+    temperature: float  # 0: greedy
     tune: TuneSpec | None
 
     def use(self) -> ModelUse:

@@ -43,6 +43,7 @@ class ScoresParams:
     """Which rule book scores which kind of question."""
 
     scorer: str
+    scorer_version: int  # moves the key when the rule book changes
     metric: str
     metric_by_type: Mapping[str, str]
     benchmark: str

@@ -31,7 +31,7 @@ def run(inputs: Inputs, params: Params, outputs: Outputs, tools: Tools) -> None:
             [inputs["images"]],
             {},
             tools,
-            lambda use: text_model(stack.enter_context(lazy_session(use, tools)), tools.seed),
+            lambda use: text_model(use, stack.enter_context(lazy_session(use, tools)), tools),
         )
         opened = _filtering.open_filters(params.filters, context)
         for batch in _filtering.batches(inputs["tasks"].records("tasks")):

@@ -34,6 +34,7 @@ class Params:
     generator: ModelUse
     prompt: str
     max_new_tokens: int
+    temperature: float  # 0: greedy
     row_set: str  # pairs or holdout: a row set of curate
 
 
@@ -55,7 +56,7 @@ def write_tasks(
 ) -> None:
     """Ask the session about every pair, and write what it gives as tasks or ledger rows."""
     template = tools.prompts[params.prompt]
-    sampling = Sampling(params.max_new_tokens, seed=tools.seed)
+    sampling = Sampling(params.max_new_tokens, params.temperature, tools.seed)
 
     def ask(batch: Sequence[Record]) -> list[dict[str, Any]]:
         requests = [_request(pair, bank, template) for pair in batch]

@@ -21,7 +21,15 @@ from engine.pocket import (
 )
 from engine.pocket.cell_truth import is_true
 
-NEW_WORDS = (*cells.CELL_TYPES, *cells.STAINS, "velosis", "spinosis", "bacillosis", "plethoria")
+NEW_WORDS = (
+    *cells.CELL_TYPES,
+    *cells.STAINS,
+    "velosis",
+    "spinosis",
+    "bacillosis",
+    "plethoria",
+    "normosis",
+)
 
 
 def test_the_same_seed_draws_the_same_bytes():

@@ -19,6 +19,7 @@ class Bench:
     folder: Path
     seed: int = 42
     machine: Machine = field(default_factory=Machine)
+    prompts: Mapping[str, str] = field(default_factory=dict)
     progress: list[tuple[int, int | None, str]] = field(default_factory=list)
     num_runs: int = 0
 
@@ -45,7 +46,7 @@ class Bench:
         return Tools(
             seed=self.seed,
             scratch=self._folder(scratch),
-            prompts={},
+            prompts=self.prompts,
             machine=self.machine,
             locate=lambda name: (self.folder / name).resolve(),
             locate_model=str,

@@ -1,0 +1,103 @@
+"""The shipped weights: sizes, and that the synthesizer reads its inputs."""
+
+from __future__ import annotations
+
+import random
+from pathlib import Path
+
+import pytest
+
+from engine import images, package_data
+from engine.backends import Completion, ModelFiles, Request, Sampling
+from engine.backends.transformers import Params, open_session
+from engine.catalog import prompt_text
+from engine.plan.stage import Machine
+from engine.pocket import captions, facts, shapes
+from engine.records import ImagePart, assistant, user
+from engine.training import dialogue
+from engine.training.dialogue import Task
+
+MODELS = ("base", "synthesizer", "judge")
+NUM_PROBES = 60
+MEBIBYTE = 2**20
+
+
+@pytest.mark.parametrize("name", MODELS)
+def test_a_pocket_model_has_at_most_12_mb(name: str):
+    assert _size(package_data.pocket_model(name)) <= 12 * MEBIBYTE
+
+
+def test_all_pocket_models_together_have_at_most_30_mb():
+    assert sum(_size(package_data.pocket_model(name)) for name in MODELS) <= 30 * MEBIBYTE
+
+
+def test_the_synthesizer_copies_words_it_has_never_seen(completions):
+    told, answers = completions
+    tasks = [_task(completion) for completion in answers]
+    mentions = [
+        task is not None and any(word in _text(task) for word in _new_words(one))
+        for one, task in zip(told, tasks, strict=True)
+    ]
+
+    assert sum(mentions) / len(mentions) >= 0.8
+
+
+def test_the_synthesizer_looks_at_the_image(session, probes, completions):
+    _, before = completions
+    swapped = [
+        Request(request.turns, other.images, "user")
+        for request, other in zip(probes[1], probes[1][1:] + probes[1][:1], strict=True)
+    ]
+    after = session.generate(swapped, Sampling(160))
+
+    assert sum(a.turns != b.turns for a, b in zip(before, after, strict=True)) >= NUM_PROBES // 4
+
+
+@pytest.fixture(scope="module")
+def session():
+    """The shipped synthesizer."""
+    opened = open_session(
+        ModelFiles(str(package_data.pocket_model("synthesizer"))), Params(batch_size=32), Machine()
+    )
+    yield opened
+    opened.close()
+
+
+@pytest.fixture(scope="module")
+def probes() -> tuple[list[facts.Facts], list[Request]]:
+    """Scenes under made-up names, on seeds that no training row has."""
+    told, requests = [], []
+    for index in range(NUM_PROBES):
+        rng = random.Random(f"probe:{index}")
+        scene = shapes.scene(99, "probe", index)
+        one = facts.renamed_facts(scene, rng)
+        caption = captions.caption(one, rng, is_scientific=True)
+        turns = (user(ImagePart(0), "Describe the image."), assistant(caption))
+        told.append(one)
+        requests.append(Request(turns, (images.encode_png(shapes.draw(scene)),), "user"))
+    return told, requests
+
+
+@pytest.fixture(scope="module")
+def completions(session, probes) -> tuple[list[facts.Facts], list[Completion]]:
+    """What the synthesizer writes about the probes."""
+    return probes[0], session.generate(probes[1], Sampling(160))
+
+
+def _task(completion: Completion) -> Task | None:
+    found = dialogue.task_from_turns(completion.turns, prompt_text("synthesize@1"))
+    return found if isinstance(found, Task) else None
+
+
+def _text(task: Task) -> str:
+    return f"{task.instruction} {task.informative} {task.precise}".lower()
+
+
+def _new_words(one: facts.Facts) -> list[str]:
+    words = [kind.noun for kind in one.kinds] + [noun for noun, _ in one.absent]
+    words += [one.background, one.label or ""]
+    return [word.lower() for word in words if word and word not in shapes.SHAPES]
+
+
+def _size(folder: Path) -> int:
+    return sum(path.stat().st_size for path in folder.iterdir())

@@ -1,0 +1,130 @@
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from engine.artifacts import Artifact, Outputs
+from engine.backends import Completion, Request
+from engine.plugin import ModelUse
+from engine.records import Record
+from engine.stages import generate
+from engine.stages.generate import Params, write_tasks
+from tests.stages.running import Bench
+from tests.stages.talking import (
+    FakeSession,
+    a_pair,
+    dialogue_turns,
+    image_bank,
+    prompt_texts,
+    published,
+    said,
+)
+
+PRECISE, INFORMATIVE = "Answer with a precise response.\n", "Answer with an informative response.\n"
+PARAMS = Params(
+    generator=ModelUse(model="m"),
+    prompt="synthesize@1",
+    max_new_tokens=64,
+    temperature=0.0,
+    row_set="pairs",
+)
+GOOD = dialogue_turns(PRECISE + "What?", "a cat", INFORMATIVE + "What?", "It has whiskers.")
+
+
+def written(
+    folder: Path, session: FakeSession, num_pairs: int, scratch: str = "s"
+) -> tuple[Artifact, list[Record]]:
+    bank, digests = image_bank(folder / f"images-{len(list(folder.iterdir()))}", num_pairs)
+    pairs = [a_pair(number, digest) for number, digest in enumerate(digests)]
+    bench = Bench(folder, prompts=prompt_texts())
+    outputs = Outputs(folder / f"out-{len(list(folder.iterdir()))}")
+    outputs.path.mkdir()
+    try:
+        write_tasks(pairs, bank, session, PARAMS, outputs, bench.tools(scratch))
+    finally:
+        outputs.counts()
+    return published(outputs), pairs
+
+
+def test_a_task_keeps_its_image_and_names_its_pair(tmp_path: Path) -> None:
+    found, (pair,) = written(tmp_path, FakeSession(lambda request: said(*GOOD)), 1)
+
+    (task,) = found.records("tasks")
+    assert (task.images, task.meta.lineage) == (pair.images, (pair.id,))
+    assert task.instruction == "What?"
+    assert task.answer("informative") == "It has whiskers."
+    assert task.answer("precise") == "a cat"
+
+
+def test_the_synthesizer_sees_image_and_caption_and_opens_a_user_turn(tmp_path: Path) -> None:
+    session = FakeSession(lambda request: said(*GOOD))
+
+    written(tmp_path, session, 1)
+
+    (request,) = session.asked
+    assert [turn.text for turn in request.turns] == ["Describe the image.", "Caption 0."]
+    assert (request.opens, len(request.images)) == ("user", 1)
+
+
+@pytest.mark.parametrize(
+    ("completion", "reason"),
+    [
+        (said(finish="error", error="the image is broken"), generate.FAILED),
+        (said(*GOOD[:2], finish="length"), generate.CUT),
+        (said(*GOOD[:2]), "no instruction has both answers"),
+        (said(), "nothing was written"),
+        (said(*dialogue_turns("What?", "a cat")), "no question under a header"),
+    ],
+)
+def test_a_bad_output_costs_its_own_pair_alone(
+    tmp_path: Path, completion: Completion, reason: str
+) -> None:
+    def rule(request: Request) -> Completion:
+        return completion if request.turns[1].text == "Caption 1." else said(*GOOD)
+
+    found, pairs = written(tmp_path, FakeSession(rule), 3)
+
+    assert [row["source_id"] for row in found.rows("quarantine")] == ["p1"]
+    assert [row["reason"] for row in found.rows("quarantine")] == [reason]
+    assert [task.meta.source_id for task in found.records("tasks")] == ["p0", "p2"]
+    assert found.num_rows("num_pairs") == len(pairs)
+
+
+def test_counts_tell_completions_with_text_from_tasks(tmp_path: Path) -> None:
+    outputs = iter([said(*GOOD), said(*GOOD[:2]), said()])
+    found, _ = written(tmp_path, FakeSession(lambda request: next(outputs)), 3)
+
+    counts = found.manifest.counts
+    assert (counts["num_pairs"], counts["generated"], counts["tasks"]) == (3, 2, 1)
+
+
+def test_a_rerun_asks_only_about_unfinished_shards(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(generate, "SHARD_PAIRS", 2)
+    dying = FakeSession(lambda request: die_at("Caption 3.", request))
+    with pytest.raises(InterruptedError):
+        written(tmp_path, dying, 5)
+    again = FakeSession(lambda request: said(*GOOD))
+
+    found, _ = written(tmp_path, again, 5)
+
+    assert [request.turns[1].text for request in again.asked] == [
+        "Caption 2.",
+        "Caption 3.",
+        "Caption 4.",
+    ]
+    assert [task.meta.source_id for task in found.records("tasks")] == [
+        "p0",
+        "p1",
+        "p2",
+        "p3",
+        "p4",
+    ]
+
+
+def die_at(caption: str, request: Request) -> Completion:
+    if request.turns[1].text == caption:
+        raise InterruptedError
+    return said(*GOOD)

@@ -1,0 +1,74 @@
+from __future__ import annotations
+
+import pytest
+
+from engine import package_data
+from engine.prompts import PromptError, render
+
+
+def template(name: str) -> str:
+    return (package_data.folder("prompt_templates") / name / "v1.j2").read_text(encoding="utf-8")
+
+
+def test_a_missing_variable_is_an_error_that_names_it() -> None:
+    with pytest.raises(PromptError, match="'question' is undefined"):
+        render(template("bare"))
+
+
+@pytest.mark.parametrize("text", ["{% if %}", "{{ x", "{% include 'y' %}"])
+def test_a_broken_template_is_an_error(text: str) -> None:
+    with pytest.raises(PromptError, match="a prompt template cannot be rendered"):
+        render(text, x=1)
+
+
+def test_a_template_cannot_reach_out_of_its_sandbox() -> None:
+    with pytest.raises(PromptError, match="unsafe"):
+        render("{{ x.__class__.__mro__ }}", x="")
+
+
+def test_prompts_are_plain_text() -> None:
+    assert render("  {{ x }}\n", x="a < b & c") == "a < b & c"
+
+
+def test_caption_requests_differ_and_any_number_will_do() -> None:
+    asked = {render(template("caption"), variant=v) for v in range(2**32, 2**32 + 50)}
+
+    assert len(asked) == 16
+    assert render(template("caption"), variant=0) == "Describe the image."
+
+
+def test_a_conclusion_that_is_there_is_not_said_twice() -> None:
+    def combined(informative: str, precise: str) -> str:
+        return render(template("combine"), informative=informative, precise=precise, variant=0)
+
+    assert combined("I see 2 and 3, so there are 5 cells.", "5") == (
+        "I see 2 and 3, so there are 5 cells."
+    )
+    assert combined("I see 2 and 3.", "So there are 5.") == "I see 2 and 3. So there are 5."
+    assert combined("A red cat.", "A red cat") == "A red cat."
+    assert combined("So it is normal", "no") == "So it is normal. So the answer is no."
+    assert combined("I see 2 and 3", "5.") == "I see 2 and 3. So the answer is 5."
+
+
+def test_the_judge_is_shown_two_examples_of_each_label_and_never_a_caption() -> None:
+    asked = render(template("consistency"), instruction="I?", informative="Long.", precise="short")
+
+    assert [asked.count(f"Consistent: {label}\n") for label in ("Yes", "No", "Open")] == [2, 2, 2]
+    assert asked.endswith(
+        "Question: I?\nInformative answer: Long.\nPrecise answer: short\nConsistent:"
+    )
+
+
+def test_options_get_letters_and_numbers_beyond_the_alphabet() -> None:
+    few = render(template("choice"), question="Which?", options=["cat", "dog"])
+    many = render(template("choice"), question="Which?", options=["x"] * 30)
+
+    assert few == "Which?\nA. cat\nB. dog\nAnswer with the letter of the right option."
+    assert "\n29. x\n" in many
+    assert render(template("choice"), question="Which?", options=[]) == "Which?"
+
+
+def test_a_brief_prompt_asks_for_few_words() -> None:
+    asked = render(template("brief"), question="Which?", options=["cat", "dog"])
+
+    assert asked == "Which?\nOptions: cat; dog\nAnswer with a single word or a short phrase."
