@@ -11,6 +11,7 @@ from typing import Any
 from engine.cli import settings, tables
 from engine.cli.status import chosen_run
 from engine.diagnostics import Diagnostic, RequestError
+from engine.rendering import verdicts
 from engine.runtime import runs
 from engine.runtime.events import NodeStatus
 from engine.runtime.runs import Run
@@ -38,9 +39,12 @@ def run(args: argparse.Namespace) -> int:
     if args.json:
         print(json.dumps(summary, indent=1, ensure_ascii=False))
         return 0
+    if tables.verdict_text(summary):
+        print(f"{tables.verdict_text(summary)}\n")
     print(tables.summary_text(summary))
-    print(f"\n{summary['quarantined']:,} rows set aside: `adapt show {found.id} ledger`")
-    print(f"report  {found.report_path}")
+    aside = verdicts.counted(summary["quarantined"], "row")
+    print(f"\n{aside} set aside: `adapt show {found.id} ledger`")
+    print(f"report  {_page_path(found, store)}")
     return 0
 
 
@@ -48,8 +52,7 @@ def summary_of(found: Run, store: Store) -> dict[str, Any]:
     """Join what the experiment found with what the run did. Raise RequestError without a report."""
     artifact = _report(found, store)
     if artifact is None:
-        message = f"run `{found.id}` has no report: it is {found.status().state}"
-        raise RequestError(Diagnostic("no-report", message, hint=f"`adapt status {found.id}`"))
+        raise RequestError(_no_report(found))
     summary: dict[str, Any] = artifact.json("summary.json")
     nodes = [_node(name, node) for name, node in found.status().nodes.items()]
     return {**summary, "run": found.id, "nodes": nodes}
@@ -66,6 +69,20 @@ def _newest_reported(store: Store, args: argparse.Namespace) -> Run:
         return chosen_run(store, args.recipe)
     newest = chosen_run(store, None)
     return next((r for r in reversed(runs.all_runs(store)) if _report(r, store)), newest)
+
+
+def _no_report(found: Run) -> Diagnostic:
+    only = found.facts().get("only")
+    why = f"it ran `--only {only}`" if only else f"it is {found.status().state}"
+    hint = f"`adapt show {found.id}` shows what is there, `adapt status {found.id}` how it went"
+    return Diagnostic("no-report", f"run `{found.id}` has no report: {why}", hint=hint)
+
+
+def _page_path(found: Run, store: Store) -> Path:
+    if found.report_path.is_file():
+        return found.report_path
+    path: Path = _report(found, store).file("report.html")
+    return path
 
 
 def _report(found: Run, store: Store) -> Any:

@@ -6,20 +6,24 @@ import argparse
 import itertools
 import json
 import os
+from collections import Counter
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
+from engine import package_data
 from engine.artifacts import QUARANTINE, Artifact
 from engine.cli import settings, tables
 from engine.cli.status import chosen_run
 from engine.diagnostics import Diagnostic, RequestError, nearest
-from engine.recipe.model import Recipe
+from engine.recipe.model import Path_, Recipe
+from engine.rendering import verdicts
 from engine.runtime.runs import Run
 from engine.runtime.store import Store
 
 LEDGER = "ledger"
 IMAGE_SUFFIX = ".png"
+MAX_WIDTH = 60  # columns of a value before its origin
 
 
 def add_parser(subparsers: Any) -> None:
@@ -57,29 +61,53 @@ def _show_recipe(path: Path, args: argparse.Namespace) -> int:
         print(json.dumps(experiment.raw, indent=1, ensure_ascii=False))
         return 0
     lines = list(_yaml_lines(experiment.raw, (), experiment.recipe))
-    width = min(max(len(text) for text, _ in lines), 78)
+    width = min(max(len(text) for text, _ in lines), MAX_WIDTH)
     for text, origin in lines:
         print(f"{text:<{width}}  # {origin}" if origin else text)
     return 0
 
 
-def _yaml_lines(
-    value: Mapping[str, Any], path: tuple[str | int, ...], recipe: Recipe
-) -> Iterator[tuple[str, str]]:
+def _yaml_lines(value: Any, path: Path_, recipe: Recipe) -> Iterator[tuple[str, str]]:
     """Yield YAML lines and the origin of each value: `file:line`, or `default`."""
     indent = "  " * len(path)
-    for key, item in value.items():
+    is_list = isinstance(value, list)
+    for key, item in enumerate(value) if is_list else value.items():
         here = (*path, key)
-        if isinstance(item, Mapping) and item:
-            yield f"{indent}{key}:", ""
+        head = "-" if is_list else f"{key}:"
+        if is_list and isinstance(item, dict) and item:
+            first, *rest = _yaml_lines(item, here, recipe)
+            yield f"{indent}- {first[0].strip()}", first[1]
+            yield from rest
+        elif _is_nested(item):
+            yield f"{indent}{head}", ""
             yield from _yaml_lines(item, here, recipe)
         else:
-            yield f"{indent}{key}: {json.dumps(item, ensure_ascii=False)}", _origin(here, recipe)
+            yield f"{indent}{head} {json.dumps(item, ensure_ascii=False)}", _origin(here, recipe)
 
 
-def _origin(path: tuple[str | int, ...], recipe: Recipe) -> str:
+def _is_nested(value: Any) -> bool:
+    """Tell whether a value gets lines of its own; a list of plain values stays on one."""
+    if isinstance(value, list):
+        return any(isinstance(item, dict | list) for item in value)
+    return isinstance(value, dict) and bool(value)
+
+
+def _origin(path: Path_, recipe: Recipe) -> str:
     span = recipe.spans.get(path)
-    return f"{span.file}:{span.line}" if span is not None else "default"
+    if span is None:
+        return "default"
+    return _from_here(span.file) + (f":{span.line}" if span.line else "")
+
+
+def _from_here(file: str) -> str:
+    """Return a path as seen from the working directory, where that is not a detour."""
+    path = Path(file)
+    if path.is_absolute() and path.is_relative_to(Path.cwd()):
+        return str(path.relative_to(Path.cwd()))
+    recipes = package_data.folder("recipes")
+    if path.is_absolute() and path.is_relative_to(recipes):
+        return f"built-in {path.relative_to(recipes)}"
+    return file
 
 
 def _show_nodes(found: Run, store: Store, args: argparse.Namespace) -> int:
@@ -100,17 +128,23 @@ def _show_nodes(found: Run, store: Store, args: argparse.Namespace) -> int:
 
 
 def _show_ledger(found: Run, store: Store, args: argparse.Namespace) -> int:
+    nodes = [(node.id, store.get(node.key)) for node in found.plan().nodes]
     rows = [
-        {"node": node.id, **row}
-        for node in found.plan().nodes
-        if (artifact := store.get(node.key)) is not None
+        {"node": name, **row}
+        for name, artifact in nodes
+        if artifact is not None
         for row in artifact.rows(QUARANTINE)
     ]
+    reasons = dict(Counter(row["reason"] for row in rows).most_common())
+    shown = rows[: args.limit]
     if args.json:
-        print(json.dumps(rows[: args.limit] if args.limit else rows, indent=1, ensure_ascii=False))
+        document = {"quarantined": len(rows), "reasons": reasons, "rows": shown}
+        print(json.dumps(document, indent=1, ensure_ascii=False))
         return 0
-    print(f"{len(rows):,} rows set aside")
-    for row in rows[: args.limit]:
+    print(f"{verdicts.counted(len(rows), 'row')} set aside")
+    if reasons:
+        print(tables.table([(f"{n:,}", reason) for reason, n in reasons.items()]) + "\n")
+    for row in shown:
         detail = f" ({row['detail']})" if row["detail"] else ""
         print(f"  {row['node']}: {row['source_id']}: {row['reason']}{detail}")
     return 0
@@ -118,16 +152,26 @@ def _show_ledger(found: Run, store: Store, args: argparse.Namespace) -> int:
 
 def _show_rows(found: Run, store: Store, args: argparse.Namespace) -> int:
     artifact = _artifact(found, store, args.node)
-    for name in _row_sets(artifact):
-        rows = list(itertools.islice(artifact.rows(name), args.limit))
-        if args.json:
-            print(json.dumps({"rows": name, "shown": rows}, ensure_ascii=False))
-            continue
+    sets = {
+        name: list(itertools.islice(artifact.rows(name), args.limit))
+        for name in _row_sets(artifact)
+    }
+    if args.images:
+        rows = [row for part in sets.values() for row in part]
+        _write_images(rows, found, store, Path(args.images))
+    if args.json:
+        document = [
+            {"rows": name, "num_rows": artifact.num_rows(name), "shown": rows}
+            for name, rows in sets.items()
+        ]
+        print(json.dumps(document, indent=1, ensure_ascii=False))
+        return 0
+    for name, rows in sets.items():
         print(f"{name}: {artifact.num_rows(name):,} rows, {len(rows)} shown")
         for row in rows:
             print("\n".join(f"  {line}" for line in readable(row)) + "\n")
-        if args.images:
-            _write_images(rows, found, store, Path(args.images))
+    if not sets:
+        print(f"`{args.node}` has no rows; its files are in {artifact.path}")
     return 0
 
 

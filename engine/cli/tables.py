@@ -5,16 +5,10 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from engine.rendering import verdicts
+from engine.rendering.summary import FUNNEL
 from engine.runtime.events import NodeStatus, RunStatus
 from engine.runtime.outlook import CACHED, NodeOutlook
-
-FUNNEL = {
-    "pairs": "pairs in",
-    "generated": "completions",
-    "parsed": "tasks generated",
-    "kept": "tasks kept",
-    "trained": "rows trained on",
-}
 
 
 def table(rows: Sequence[Sequence[str]], *, numbers_from: int | None = None) -> str:
@@ -71,8 +65,27 @@ def node_detail(node: NodeStatus, now: float) -> str:
 
 def summary_text(summary: Mapping[str, Any]) -> str:
     """Return the funnel and the score table of a summary (schemas/summary.schema.json)."""
+    parts = (smoke_text(summary), _funnel(summary["arms"]), _scores(summary["arms"]))
+    return "\n\n".join(part for part in parts if part)
+
+
+def smoke_text(summary: Mapping[str, Any]) -> str:
+    """Return the warning of a run whose benchmarks were cut; empty for a whole one."""
+    warnings = (verdicts.smoke(arm.get("max_items")) for arm in summary["arms"])
+    return "\n".join(dict.fromkeys(warning for warning in warnings if warning))
+
+
+def verdict_text(summary: Mapping[str, Any]) -> str:
+    """Return what was found on each whole benchmark, a paragraph each."""
     arms = summary["arms"]
-    return "\n\n".join(part for part in (_funnel(arms), _scores(arms)) if part)
+    return "\n".join(
+        f"{'smoke run, ' if arm.get('max_items') is not None else ''}"
+        f"{arm['name'] + ', ' if len(arms) > 1 else ''}{row['benchmark']}: "
+        f"{verdicts.sentence(row)}.\n  {verdicts.evidence(row)}"
+        for arm in arms
+        for row in arm["scores"]
+        if _is_whole(row)
+    )
 
 
 def _funnel(arms: Sequence[Mapping[str, Any]]) -> str:
@@ -85,19 +98,44 @@ def _funnel(arms: Sequence[Mapping[str, Any]]) -> str:
 
 
 def _scores(arms: Sequence[Mapping[str, Any]]) -> str:
-    head = ("benchmark", "metric", "base", "adapted", "difference", "95 % interval", "items")
-    has_many = len(arms) > 1
-    rows = [
-        (f"{arm['name']}: {_benchmark(row)}" if has_many else _benchmark(row), *_score_row(row))
-        for arm in arms
-        for row in arm.get("scores", ())
+    """Return the score table; of several arms the whole benchmarks first, to be compared."""
+    rows = [(arm["name"], row) for arm in arms for row in arm.get("scores", ())]
+    if not rows:
+        return ""
+    if len(arms) == 1:
+        return _score_table([(_benchmark(row), row) for _, row in rows])
+    whole = [(f"{arm}: {row['benchmark']}", row) for arm, row in rows if _is_whole(row)]
+    parts = [
+        (f"{arm}: {row['benchmark']}, {row['answer_type']}", row)
+        for arm, row in rows
+        if not _is_whole(row)
     ]
-    return table([head, *rows], numbers_from=2) if rows else ""
+    return "\n\n".join(_score_table(part) for part in (whole, parts) if part)
+
+
+def _score_table(rows: Sequence[tuple[str, Mapping[str, Any]]]) -> str:
+    head = ["benchmark", "metric", "base", "adapted", "difference", "95 % interval", "items"]
+    is_unparsed_shown = any(_unparsed(row) for _, row in rows)
+    lines = [[name, *_score_row(row)] for name, row in rows]
+    if is_unparsed_shown:
+        head.append("unparsed")
+        for line, (_, row) in zip(lines, rows, strict=True):
+            line.append(_unparsed(row) or "-")
+    return table([head, *lines], numbers_from=2)
+
+
+def _is_whole(row: Mapping[str, Any]) -> bool:
+    return row.get("answer_type") is None
 
 
 def _benchmark(row: Mapping[str, Any]) -> str:
-    kind = row.get("answer_type")
-    return f"  {kind}" if kind else str(row["benchmark"])
+    return str(row["benchmark"]) if _is_whole(row) else f"  {row['answer_type']}"
+
+
+def _unparsed(row: Mapping[str, Any]) -> str:
+    """Return the unparsed answers of base and adapted model; empty when there are none."""
+    base, adapted = row.get("unparsed_base"), row.get("unparsed_adapted")
+    return f"{_count(base)}, {_count(adapted)}" if base or adapted else ""
 
 
 def _score_row(row: Mapping[str, Any]) -> tuple[str, ...]:

@@ -6,14 +6,24 @@ memory, the run's id) is joined to it by `adapt report`.
 
 from __future__ import annotations
 
+import math
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 from engine import __version__
 from engine.artifacts import QUARANTINE, Artifact
 
 Nodes = Mapping[str, Artifact]  # plain node id -> artifact, of one arm
+SCORES = "evaluate.scores/"
+ANSWERS = "evaluate.answers/"
+FUNNEL = {
+    "pairs": "pairs in",
+    "generated": "completions",
+    "parsed": "tasks generated",
+    "kept": "tasks kept",
+    "trained": "rows trained on",
+}
 
 
 def summarise(recipe: str, arms: Mapping[str, Nodes]) -> dict[str, Any]:
@@ -21,13 +31,26 @@ def summarise(recipe: str, arms: Mapping[str, Nodes]) -> dict[str, Any]:
     return {
         "recipe": recipe,
         "engine": __version__,
-        "arms": [
-            {"name": name, "funnel": funnel(nodes), "scores": scores(nodes)}
-            for name, nodes in arms.items()
-        ],
+        "arms": [_arm(name, nodes) for name, nodes in arms.items()],
         "gates": [],
         "quarantined": sum(ledger(arms).values()),
     }
+
+
+def _arm(name: str, nodes: Nodes) -> dict[str, Any]:
+    return {
+        "name": name,
+        "max_items": max_items(nodes),
+        "funnel": funnel(nodes),
+        "scores": scores(nodes),
+    }
+
+
+def max_items(nodes: Nodes) -> int | None:
+    """Return to how many items the benchmarks were cut; None when they were asked whole."""
+    asked = (a.manifest.preimage for name, a in nodes.items() if name.startswith(ANSWERS))
+    cuts = [preimage.get("params", {}).get("max_items") for preimage in asked]
+    return min((int(cut) for cut in cuts if cut is not None), default=None)
 
 
 def funnel(nodes: Nodes) -> dict[str, int]:
@@ -46,9 +69,22 @@ def scores(nodes: Nodes) -> list[dict[str, Any]]:
     return [
         row
         for name, artifact in nodes.items()
-        if name.startswith("evaluate.scores/")
+        if name.startswith(SCORES) and artifact.file("scores.json").is_file()
         for row in artifact.json("scores.json")
     ]
+
+
+def whole(rows: Iterable[Mapping[str, Any]]) -> list[Mapping[str, Any]]:
+    """Return the rows that stand for a whole benchmark."""
+    return [row for row in rows if row.get("answer_type") is None]
+
+
+def losses(artifact: Artifact) -> tuple[list[tuple[float, float]], int]:
+    """Return step and loss where the loss is a number, and how often it is none."""
+    points = [(float(row["step"]), row.get("loss")) for row in artifact.rows("losses")]
+    good = [(step, float(loss)) for step, loss in points if loss is not None]
+    good = [point for point in good if math.isfinite(point[1])]
+    return good, len(points) - len(good)
 
 
 def ledger(arms: Mapping[str, Nodes]) -> dict[str, int]:
