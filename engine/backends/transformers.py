@@ -12,13 +12,11 @@ from dataclasses import dataclass
 from typing import Annotated, Any, Literal
 
 from engine.backends import Backend, Completion, ModelFiles, Request, Sampling
-from engine.images import ImageError
-from engine.models._chat import ChatError
+from engine.backends._talk import Prompt, Talk, failed
 from engine.models._inputs import InputMaker
 from engine.models._loading import ModelKit, load_weights, open_kit
 from engine.plan.stage import Machine
 from engine.plugin import AtLeast, Neutral
-from engine.records import Turn, assistant, user
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -32,35 +30,14 @@ class Params:
     ] = "auto"
 
 
-@dataclass(frozen=True, slots=True)
-class Prompt:
-    """A request as the model sees it."""
-
-    request: Request
-    text: str
-    digests: tuple[str, ...]
-    ids: Any  # numpy
-
-
-@dataclass(frozen=True, slots=True)
-class Ending:
-    """When the model has finished: at one of these tokens, or after this run of tokens."""
-
-    token_ids: tuple[int, ...]
-    run: tuple[int, ...] = ()
-
-
-class TransformersSession:
+class TransformersSession(Talk):
     """A model in memory."""
 
     def __init__(self, kit: ModelKit, model: Any, params: Params, device: str) -> None:
-        self._kit = kit
+        super().__init__(kit, getattr(model.generation_config, "eos_token_id", None))
         self._model: Any = model
         self._batch_size = params.batch_size
         self._device = device
-        self._encoded: dict[str, bytes] = {}
-        self._inputs = InputMaker(kit, lambda digest: self._encoded[digest], 2**29)
-        self._eos_ids = _eos_ids(kit, model)
         model.generation_config = _plain_config(kit)
         model.eval()
 
@@ -89,38 +66,6 @@ class TransformersSession:
         if self._device != "cpu":
             torch.cuda.empty_cache()
 
-    def _prompts(
-        self, requests: Sequence[Request], sampling: Sampling, done: dict[int, Completion]
-    ) -> dict[int, Prompt]:
-        """Write and tokenise prompts; a request that cannot be asked is put into `done`."""
-        texts: dict[int, tuple[str, tuple[str, ...]]] = {}
-        for number, request in enumerate(requests):
-            try:
-                texts[number] = self._text(request)
-            except (ChatError, ImageError) as error:
-                done[number] = _failed(str(error))
-        tokens = self._inputs.tokenize([text for text, _ in texts.values()])
-        prompts = {}
-        for (number, (text, digests)), row in zip(texts.items(), tokens, strict=True):
-            needed = len(row.ids) + sampling.max_new_tokens
-            if needed > self._kit.context_tokens:
-                limit = self._kit.context_tokens
-                done[number] = _failed(f"needs {needed} tokens, the model holds {limit}")
-            else:
-                prompts[number] = Prompt(requests[number], text, digests, row.ids)
-        return prompts
-
-    def _text(self, request: Request) -> tuple[str, tuple[str, ...]]:
-        if _is_plain(request, self._kit):
-            return "".join(turn.text for turn in request.turns), ()
-        digests = tuple(hashlib.sha256(encoded).hexdigest() for encoded in request.images)
-        self._encoded |= dict(zip(digests, request.images, strict=True))
-        pieces = self._kit.chat.prompt(request.turns, request.opens)
-        for digest in digests:
-            self._inputs.size_of(digest)
-        text, _ = self._inputs.text_of(pieces, digests)
-        return text, digests
-
     def _answer(self, prompts: Sequence[Prompt], sampling: Sampling) -> list[Completion]:
         import torch
 
@@ -128,7 +73,7 @@ class TransformersSession:
             return self._answer_at_once(prompts, sampling)
         except torch.OutOfMemoryError:
             if len(prompts) == 1:
-                return [_failed("out of memory")]
+                return [failed("out of memory")]
             if self._device != "cpu":
                 torch.cuda.empty_cache()
         half = len(prompts) // 2
@@ -186,33 +131,6 @@ class TransformersSession:
             return tensor.to(self._device, self._model.dtype)
         return tensor.to(self._device)
 
-    def _ending(self, request: Request) -> Ending:
-        if _is_plain(request, self._kit):
-            return Ending(self._eos_ids)
-        tokenizer, chat = self._kit.tokenizer, self._kit.chat
-        footer = chat.markers("assistant").footer.strip()
-        footer_ids = tuple(tokenizer(footer, add_special_tokens=False)["input_ids"])
-        if request.opens == "assistant":
-            is_token = len(footer_ids) == 1 and footer_ids[0] in tokenizer.all_special_ids
-            return Ending(tuple(dict.fromkeys(self._eos_ids + footer_ids * is_token)))
-        run = tuple(tokenizer(chat.end_of_text(), add_special_tokens=False)["input_ids"])
-        # End markers of turns must not stop a dialogue, though many models list them as an end.
-        inside = {*footer_ids, tokenizer.eos_token_id} if footer_ids else set()
-        return Ending(tuple(i for i in self._eos_ids if i not in inside), run)
-
-    def _completion(self, prompt: Prompt, written: list[int], ending: Ending) -> Completion:
-        ids, is_stopped = _cut(written, ending)
-        request, tokenizer = prompt.request, self._kit.tokenizer
-        num_new = len(ids) + is_stopped
-        if request.opens == "assistant" or _is_plain(request, self._kit):
-            text = str(tokenizer.decode(ids, skip_special_tokens=True)).strip()
-            turns: tuple[Turn, ...] = (assistant(text),)
-        else:
-            raw = str(tokenizer.decode(ids, skip_special_tokens=False))
-            pairs, is_stopped = self._kit.chat.split(raw, request.opens)
-            turns = tuple(user(t) if role == "user" else assistant(t) for role, t in pairs)
-        return Completion(turns, len(prompt.ids), num_new, "stop" if is_stopped else "length")
-
 
 def open_session(files: ModelFiles, params: Params, machine: Machine) -> TransformersSession:
     """Load a model. Raise StageError if it is no known model."""
@@ -227,14 +145,6 @@ def open_session(files: ModelFiles, params: Params, machine: Machine) -> Transfo
     return TransformersSession(kit, model, params, machine.device)
 
 
-def _is_plain(request: Request, kit: ModelKit) -> bool:
-    return request.is_raw or (not kit.chat.has_template and not request.images)
-
-
-def _failed(reason: str) -> Completion:
-    return Completion((), 0, 0, "error", reason)
-
-
 def _alike(prompts: Mapping[int, Prompt]) -> list[list[int]]:
     """Group requests that end alike: a batch has one rule for when to stop.
 
@@ -247,30 +157,11 @@ def _alike(prompts: Mapping[int, Prompt]) -> list[list[int]]:
     return list(groups.values())
 
 
-def _eos_ids(kit: ModelKit, model: Any) -> tuple[int, ...]:
-    """Return every id that the checkpoint calls an end."""
-    found = getattr(model.generation_config, "eos_token_id", None)
-    listed = found if isinstance(found, list) else [found]
-    ids = [*listed, kit.tokenizer.eos_token_id]
-    return tuple(dict.fromkeys(int(i) for i in ids if i is not None))
-
-
 def _plain_config(kit: ModelKit) -> Any:
     """Return generation defaults without a checkpoint's own sampling and penalties."""
     from transformers import GenerationConfig
 
     return GenerationConfig(pad_token_id=kit.pad_id)
-
-
-def _cut(written: list[int], ending: Ending) -> tuple[list[int], bool]:
-    """Return the tokens before the end, and whether there is one; a run is kept for splitting."""
-    for position, token in enumerate(written):
-        if token in ending.token_ids:
-            return written[:position], True
-        stop = position + 1
-        if ending.run and tuple(written[max(stop - len(ending.run), 0) : stop]) == ending.run:
-            return written[:stop], True
-    return written, False
 
 
 def _ends_with(run: tuple[int, ...], width: int) -> Callable[..., Any]:

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from engine import images, package_data
+from engine import images, package_data, prompts
 from engine.backends import Completion, ModelFiles, Request, Sampling
 from engine.backends.transformers import Params, open_session
 from engine.catalog import prompt_text
@@ -42,15 +42,25 @@ def test_the_synthesizer_copies_words_it_has_never_seen(completions):
     assert sum(mentions) / len(mentions) >= 0.8
 
 
-def test_the_synthesizer_looks_at_the_image(session, probes, completions):
-    _, before = completions
-    swapped = [
-        Request(request.turns, other.images, "user")
-        for request, other in zip(probes[1], probes[1][1:] + probes[1][:1], strict=True)
+@pytest.mark.xfail(
+    strict=True,
+    reason="the provisional synthesizer reads captions and hardly looks: see its card",
+)
+def test_the_synthesizer_looks_at_the_image(session, probes):
+    told, requests = probes
+    pictures = [request.images for request in requests]
+    asked = [
+        Request((*request.turns, user(_colour_question(one))), request.images)
+        for one, request in zip(told, requests, strict=True)
     ]
-    after = session.generate(swapped, Sampling(160))
+    swapped = [
+        Request(request.turns, other)
+        for request, other in zip(asked, pictures[1:] + pictures[:1], strict=True)
+    ]
+    before = [completion.text for completion in session.generate(asked, Sampling(20))]
+    after = [completion.text for completion in session.generate(swapped, Sampling(20))]
 
-    assert sum(a.turns != b.turns for a, b in zip(before, after, strict=True)) >= NUM_PROBES // 4
+    assert sum(a != b for a, b in zip(before, after, strict=True)) >= NUM_PROBES // 2
 
 
 @pytest.fixture(scope="module")
@@ -87,6 +97,13 @@ def completions(session, probes) -> tuple[list[facts.Facts], list[Completion]]:
 def _task(completion: Completion) -> Task | None:
     found = dialogue.task_from_turns(completion.turns, prompt_text("synthesize@1"))
     return found if isinstance(found, Task) else None
+
+
+def _colour_question(one: facts.Facts) -> str:
+    """Return a question that captions mostly leave to the picture."""
+    template = prompt_text("synthesize@1")
+    instruction = f"What colour are the {one.kinds[0].nouns}?"
+    return prompts.render(template, turn="precise", instruction=instruction)
 
 
 def _text(task: Task) -> str:
