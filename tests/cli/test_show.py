@@ -53,11 +53,23 @@ def test_what_is_shown_is_the_recipe_as_yaml(tmp_path, capsys):
     import yaml
 
     path = quickstart(tmp_path)
-    cli.main(["show", str(path)])
+    small = ["--set", "training.learning_rate=0.00001"]  # YAML 1.1 reads `1e-05` as a text
+    cli.main(["show", str(path), *small])
     shown = yaml.safe_load(capsys.readouterr().out)
-    cli.main(["show", str(path), "--json"])
+    cli.main(["show", str(path), *small, "--json"])
 
+    assert shown["training"]["learning_rate"] == 0.00001
     assert shown == json.loads(capsys.readouterr().out)
+
+
+@pytest.mark.parametrize("value", [{"no": 1, "a: b": "x # y"}, {"": [], "1": {}}, {"é": [[1], {}]}])
+def test_names_and_values_that_yaml_would_misread_are_quoted(value):
+    import yaml
+
+    recipe = Recipe(name="mine", seed=1, description="", sections={}, spans={})
+    lines = [text for text, _ in yaml_lines(value, (), recipe)]
+
+    assert yaml.safe_load("\n".join(lines)) == value
 
 
 def test_a_node_shows_its_rows_as_dialogues_with_the_reason_to_drop(run, capsys):
@@ -77,6 +89,26 @@ def test_rows_as_json_are_one_document(run, capsys):
         ("dropped", 3, 1),
         ("kept", 1, 1),
     ]
+
+
+def test_text_from_data_cannot_steer_the_terminal(tmp_path, capsys):
+    store = Store(tmp_path / "store")
+    run = finished(store, tmp_path / "arm", caption="\x1b[2Jgone\r\x9b31m \u202eright\nleft")
+    show(run, "filter")
+    show(run, "curate")
+    text = capsys.readouterr().out
+
+    assert not {"\x1b", "\r", "\x9b", "\u202e"} & set(text)
+    assert "\\x1b[2Jgone\\r\\x9b31m \\u202eright\n    left" in text
+
+
+@pytest.mark.parametrize("limit", ["-1", "many"])
+def test_a_limit_that_is_no_count_is_a_usage_error(run, capsys, limit):
+    with pytest.raises(SystemExit) as stop:
+        show(run, "filter", "--limit", limit)
+
+    assert stop.value.code == 2
+    assert "a number of rows, 0 or more" in capsys.readouterr().err
 
 
 def test_images_of_the_rows_are_written(run, tmp_path, capsys):

@@ -96,6 +96,14 @@ def test_the_page_asks_nothing_of_the_network(tmp_path: Path):
     assert any("default-src 'none'" in (a.get("content") or "") for _, a in seen.elements)
 
 
+def test_on_paper_nothing_is_cut_off_or_folded_away(tmp_path: Path):
+    html = page({"main": nodes(tmp_path)})
+    rules = html[html.index("@media print") : html.index("</style>")]
+
+    assert ".scroll { overflow: visible; }" in rules
+    assert "details::details-content { content-visibility: visible;" in rules
+
+
 def test_several_arms_are_compared_first(tmp_path: Path):
     arms = {name: nodes(tmp_path / name) for name in ("full", "lora")}
     html = page(arms)

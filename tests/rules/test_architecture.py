@@ -106,7 +106,7 @@ def test_compiling_twice_gives_equal_plans_without_absolute_paths():
 def test_a_comment_moves_no_key(tmp_path: Path):
     original = golden.ROOT / "recipes" / "quickstart.yaml"
     copy = tmp_path / "quickstart.yaml"
-    copy.write_text("# a comment\n" + original.read_text("utf-8").replace("5.0e-4", "0.0005"))
+    copy.write_text("# a comment\n" + original.read_text("utf-8").replace("1.0e-3", "0.001"))
 
     keys = [node.key for node in _plan_of(original).nodes]
     assert [node.key for node in _plan_of(copy).nodes] == keys

@@ -42,7 +42,7 @@ def test_the_first_own_recipe_goes_from_init_to_plan(tmp_path: Path):
 def test_the_error_of_the_readme_is_what_is_printed(tmp_path: Path):
     _adapt(tmp_path, "init", "my_domain", "--from", "quickstart")
     recipe = tmp_path / "my_domain.yaml"
-    recipe.write_text(recipe.read_text("utf-8").replace("learning_rate: 5.0", "learning_rat: 5.0"))
+    recipe.write_text(recipe.read_text("utf-8").replace("learning_rate: 1.0", "learning_rat: 1.0"))
     done = _adapt(tmp_path, "validate", "my_domain.yaml")
 
     assert done.returncode == 1
