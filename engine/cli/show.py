@@ -7,16 +7,15 @@ import itertools
 import json
 import os
 from collections import Counter
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
-from engine import package_data
 from engine.artifacts import QUARANTINE, Artifact
 from engine.cli import settings, tables
+from engine.cli.origins import yaml_lines
 from engine.cli.status import chosen_run
 from engine.diagnostics import Diagnostic, RequestError, nearest
-from engine.recipe.model import Path_, Recipe
 from engine.rendering import verdicts
 from engine.runtime.runs import Run
 from engine.runtime.store import Store
@@ -34,7 +33,9 @@ def add_parser(subparsers: Any) -> None:
     parser.add_argument("what", metavar="RECIPE|RUN", help="a recipe file, a run, or `newest`")
     parser.add_argument("node", nargs="?", metavar="NODE", help="a node of the run, or `ledger`")
     parser.add_argument("--set", dest="overrides", action="append", default=[], metavar="A.B=C")
-    parser.add_argument("--limit", type=int, default=10, metavar="N", help="rows to show [10]")
+    parser.add_argument(
+        "--limit", type=_limit, default=10, metavar="N", help="rows to show of each kind [10]"
+    )
     parser.add_argument("--images", metavar="DIR", help="write the images of the rows to a folder")
     parser.add_argument("--json", action="store_true", help="print JSON")
     settings.add_store_flag(parser)
@@ -53,6 +54,12 @@ def run(args: argparse.Namespace) -> int:
     return _show_rows(found, store, args)
 
 
+def _limit(text: str) -> int:
+    if not text.isdecimal():
+        raise argparse.ArgumentTypeError("it is a number of rows, 0 or more")
+    return int(text)
+
+
 def _show_recipe(path: Path, args: argparse.Namespace) -> int:
     from engine.recipe.load import load_experiment
 
@@ -60,54 +67,11 @@ def _show_recipe(path: Path, args: argparse.Namespace) -> int:
     if args.json:
         print(json.dumps(experiment.raw, indent=1, ensure_ascii=False))
         return 0
-    lines = list(_yaml_lines(experiment.raw, (), experiment.recipe))
+    lines = list(yaml_lines(experiment.raw, (), experiment.recipe.spans))
     width = min(max(len(text) for text, _ in lines), MAX_WIDTH)
     for text, origin in lines:
         print(f"{text:<{width}}  # {origin}" if origin else text)
     return 0
-
-
-def _yaml_lines(value: Any, path: Path_, recipe: Recipe) -> Iterator[tuple[str, str]]:
-    """Yield YAML lines and the origin of each value: `file:line`, or `default`."""
-    indent = "  " * len(path)
-    is_list = isinstance(value, list)
-    for key, item in enumerate(value) if is_list else value.items():
-        here = (*path, key)
-        head = "-" if is_list else f"{key}:"
-        if is_list and isinstance(item, dict) and item:
-            first, *rest = _yaml_lines(item, here, recipe)
-            yield f"{indent}- {first[0].strip()}", first[1]
-            yield from rest
-        elif _is_nested(item):
-            yield f"{indent}{head}", ""
-            yield from _yaml_lines(item, here, recipe)
-        else:
-            yield f"{indent}{head} {json.dumps(item, ensure_ascii=False)}", _origin(here, recipe)
-
-
-def _is_nested(value: Any) -> bool:
-    """Tell whether a value gets lines of its own; a list of plain values stays on one."""
-    if isinstance(value, list):
-        return any(isinstance(item, dict | list) for item in value)
-    return isinstance(value, dict) and bool(value)
-
-
-def _origin(path: Path_, recipe: Recipe) -> str:
-    span = recipe.spans.get(path)
-    if span is None:
-        return "default"
-    return _from_here(span.file) + (f":{span.line}" if span.line else "")
-
-
-def _from_here(file: str) -> str:
-    """Return a path as seen from the working directory, where that is not a detour."""
-    path = Path(file)
-    if path.is_absolute() and path.is_relative_to(Path.cwd()):
-        return str(path.relative_to(Path.cwd()))
-    recipes = package_data.folder("recipes")
-    if path.is_absolute() and path.is_relative_to(recipes):
-        return f"built-in {path.relative_to(recipes)}"
-    return file
 
 
 def _show_nodes(found: Run, store: Store, args: argparse.Namespace) -> int:
@@ -146,7 +110,8 @@ def _show_ledger(found: Run, store: Store, args: argparse.Namespace) -> int:
         print(tables.table([(f"{n:,}", reason) for reason, n in reasons.items()]) + "\n")
     for row in shown:
         detail = f" ({row['detail']})" if row["detail"] else ""
-        print(f"  {row['node']}: {row['source_id']}: {row['reason']}{detail}")
+        line = f"{row['node']}: {row['source_id']}: {row['reason']}{detail}"
+        print(f"  {tables.visible(line)}")
     return 0
 
 
@@ -179,15 +144,24 @@ def readable(row: Mapping[str, Any]) -> list[str]:
     """Return a row as lines: turns as a dialogue, other rows as `name: value`."""
     record = row.get("record", row)
     if "turns" not in record:
-        return [f"{name}: {value}" for name, value in row.items()]
-    lines = [f"{record['meta']['kind']} {record['meta']['source_id']}"]
-    lines += [f"images: {', '.join(digest[:12] for digest in record['images'])}"]
+        return _lines(f"{name}: {value}" for name, value in row.items())
+    shown = [f"{record['meta']['kind']} {record['meta']['source_id']}"]
+    shown += [f"images: {', '.join(digest[:12] for digest in record['images'])}"]
     for turn in record["turns"]:
         text = "".join(part.get("text", "<image>") for part in turn["parts"])
         style = f" ({turn['style']})" if "style" in turn else ""
-        lines.append(f"{turn['role']}{style}: {text}")
-    lines += [f"{name}: {row[name]}" for name in ("filter", "reason", "detail") if name in row]
-    return lines
+        shown.append(f"{turn['role']}{style}: {text}")
+    shown += [f"{name}: {row[name]}" for name in ("filter", "reason", "detail") if row.get(name)]
+    return _lines(shown)
+
+
+def _lines(entries: Iterable[str]) -> list[str]:
+    """Return entries line by line, the later lines of an entry indented."""
+    return [
+        ("  " if number else "") + tables.visible(line)
+        for entry in entries
+        for number, line in enumerate(entry.split("\n"))
+    ]
 
 
 def _artifact(found: Run, store: Store, node_id: str) -> Artifact:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import unicodedata
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -10,9 +11,26 @@ from engine.rendering.summary import FUNNEL
 from engine.runtime.events import NodeStatus, RunStatus
 from engine.runtime.outlook import CACHED, NodeOutlook
 
+STEERING = {"Cc", "Cs", "Zl", "Zp"}  # categories of controls, surrogates, line separators
+TURNING = {*range(0x202A, 0x202F), *range(0x2066, 0x206A)}  # they reorder the text around them
+
+
+def visible(text: str) -> str:
+    """Return text on one line that cannot steer a terminal: captions are untrusted."""
+    if text.isprintable():
+        return text
+    return "".join(_escaped(letter) for letter in text)
+
+
+def _escaped(letter: str) -> str:
+    if unicodedata.category(letter) in STEERING or ord(letter) in TURNING:
+        return letter.encode("unicode_escape").decode()
+    return letter
+
 
 def table(rows: Sequence[Sequence[str]], *, numbers_from: int | None = None) -> str:
     """Return aligned columns; from column `numbers_from` on they are aligned to the right."""
+    rows = [[visible(cell) for cell in row] for row in rows]
     widths = [max(len(row[column]) for row in rows) for column in range(len(rows[0]))]
     right = len(widths) if numbers_from is None else numbers_from
     lines = (

@@ -44,11 +44,17 @@ def interval_svg(row: Mapping[str, Any], reach: float, kind: str) -> str:
     body = (
         f'<line x1="{middle}" y1="0" x2="{middle}" y2="20" class="zero"/>'
         f'<line x1="{low:.1f}" y1="{y}" x2="{high:.1f}" y2="{y}" class="{kind}"/>'
-        f'<circle cx="{middle + row["difference"] * scale:.1f}" cy="{y}" r="4" class="{kind}"/>'
+        f"{_mark(low, kind)}{_mark(high, kind)}"
+        f'<circle cx="{middle + row["difference"] * scale:.1f}" cy="{y}" r="2.5" class="{kind}"/>'
     )
     name = row.get("answer_type") or row["benchmark"]
     title = f"{name}: {row['difference']:+.1f}, {row['ci_low']:+.1f} to {row['ci_high']:+.1f}"
     return _svg("interval", INTERVAL_WIDTH, 20, body, title)
+
+
+def _mark(x: float, kind: str) -> str:
+    """Draw an end of an interval, which shows where the interval is narrower than its dot."""
+    return f'<line x1="{x:.1f}" y1="6" x2="{x:.1f}" y2="14" class="{kind} end"/>'
 
 
 def curve_svg(points: Sequence[tuple[float, float]]) -> str:

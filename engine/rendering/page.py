@@ -45,7 +45,7 @@ def _arm(arm: Mapping[str, Any], nodes: Nodes, reach: float) -> dict[str, Any]:
         "name": arm["name"],
         "smoke": verdicts.smoke(arm.get("max_items")),
         "verdicts": [_verdict(row) for row in whole(arm["scores"])],
-        "funnel": charts.funnel_svg([(FUNNEL[k], int(v)) for k, v in arm["funnel"].items()]),
+        "funnel": charts.funnel_svg([(said, int(arm["funnel"][k])) for k, said in FUNNEL.items()]),
         "scores": [_score(row, reach) for row in arm["scores"]],
         "curves": _curves(nodes),
         "kept": samples.kept(nodes, bank),

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import json
 import re
 import shutil
 from html.parser import HTMLParser
@@ -10,7 +11,7 @@ import pytest
 
 from engine.artifacts import Artifact, Outputs
 from engine.rendering.page import report_html
-from engine.rendering.summary import summarise
+from engine.rendering.summary import FUNNEL, summarise
 from tests.rendering.building import artifact, nodes, score
 
 ATTACK = (
@@ -102,6 +103,15 @@ def test_on_paper_nothing_is_cut_off_or_folded_away(tmp_path: Path):
 
     assert ".scroll { overflow: visible; }" in rules
     assert "details::details-content { content-visibility: visible;" in rules
+
+
+def test_the_funnel_keeps_the_order_of_the_steps_when_the_summary_was_stored(tmp_path: Path):
+    arms = {"main": nodes(tmp_path)}
+    stored = json.loads(json.dumps(summarise("mine", arms), sort_keys=True))
+    html = report_html(stored, {"name": "mine"}, [], arms)
+    places = [html.index(f'class="label">{label}<') for label in FUNNEL.values()]
+
+    assert places == sorted(places)
 
 
 def test_several_arms_are_compared_first(tmp_path: Path):
