@@ -115,12 +115,15 @@ def assistant(text: str, *, style: str | None = None, loss: bool | None = None) 
 
 
 def make_record(images: Sequence[str], turns: Sequence[Turn], meta: Meta) -> Record:
-    """Build a row; raise `RecordError` if its image parts and its images do not match."""
+    """Build a row; raise `RecordError` if images and image parts differ, or text is broken."""
     used = [p.index for t in turns for p in t.parts if isinstance(p, ImagePart)]
     if used != list(range(len(images))):
         raise RecordError(f"{len(used)} image markers for {len(images)} images")
     content = {"images": list(images), "turns": [_turn_json(t) for t in turns], "kind": meta.kind}
-    digest = hashlib.sha256(_canonical(content)).hexdigest()[:32]
+    try:
+        digest = hashlib.sha256(_canonical(content)).hexdigest()[:32]
+    except UnicodeEncodeError as error:  # a lone surrogate, as broken exports contain
+        raise RecordError("text that is not Unicode") from error
     return Record(digest, tuple(images), tuple(turns), meta)
 
 
