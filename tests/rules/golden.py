@@ -42,7 +42,7 @@ def stage_code() -> dict[str, Any]:
     """Return each stage's version and a fingerprint of its code without comments and docstrings."""
     files = {stage.name: stage.name.split(".")[0] for stage in STAGES}
     return {
-        stage.name: {"version": stage.version, "code": fingerprint(_stage_file(files[stage.name]))}
+        stage.name: {"version": stage.version, "code": _code_of(_stage_file(files[stage.name]))}
         for stage in STAGES
     }
 
@@ -54,6 +54,28 @@ def prompts() -> dict[str, str]:
         f"{p.parent.name}@{p.stem.removeprefix('v')}": keys.text_digest(p.read_text("utf-8"))
         for p in sorted(folder.rglob("*.j2"))
     }
+
+
+def _code_of(stage_file: Path) -> str:
+    """Return one fingerprint of a stage's file and of the private halves that it imports."""
+    seen, to_read = set(), {stage_file}
+    while to_read - seen:
+        path = (to_read - seen).pop()
+        seen.add(path)
+        to_read |= {p for p in stage_file.parent.glob("_*.py") if _names(path, p.stem)}
+    prints = [fingerprint(path) for path in sorted(seen)]
+    return hashlib.sha256("".join(prints).encode()).hexdigest()[:16]
+
+
+def _names(path: Path, module: str) -> bool:
+    """Tell whether a file imports a private half of the stages."""
+    tree = ast.parse(path.read_text("utf-8"))
+    nodes = [node for node in ast.walk(tree) if isinstance(node, ast.ImportFrom)]
+    return any(
+        node.module == f"engine.stages.{module}"
+        or (node.module == "engine.stages" and module in {alias.name for alias in node.names})
+        for node in nodes
+    )
 
 
 def fingerprint(path: Path) -> str:
