@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import json
 from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import TracebackType
@@ -182,8 +182,3 @@ class Inputs:
     def many(self, port: str) -> Mapping[str, Artifact]:
         """Return the labelled artifacts of a `many` port."""
         return self.ports.get(port, {})
-
-
-def num_written(paths: Iterable[Path]) -> int:
-    """Count the lines of shard files."""
-    return sum(1 for path in paths for _ in path.open(encoding="utf-8"))

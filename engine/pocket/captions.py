@@ -72,7 +72,7 @@ def caption(facts: Facts, rng: random.Random, *, is_scientific: bool) -> str:
     if facts.total >= 3 and rng.random() < 0.5:
         nouns = rng.choice(facts.kinds).nouns
         sentences.append(rng.choice(_ARRANGED).format(a=facts.arrangement, n=nouns))
-    if rng.random() < 0.4:
+    if facts.background is not None and rng.random() < 0.4:
         sentences.append(_ground(facts, rng, is_scientific))
     if is_scientific and rng.random() < 0.45:
         sentences.append(rng.choice(_ABSENT).format(n=rng.choice(facts.absent)[1]))
@@ -97,7 +97,7 @@ def listed(phrases: Sequence[str], rng: random.Random) -> str:
 
 
 def _kinds_sentence(facts: Facts, rng: random.Random) -> str:
-    style = rng.choice(("number", "number", "number", "digits", "some"))
+    style = rng.choice(("number", "number", "digits", "some"))
     with_colour = rng.random() < 0.4
     phrases = [_kind_phrase(kind, rng, style, with_colour=with_colour) for kind in facts.kinds]
     return rng.choice(_SHOWS).format(x=listed(phrases, rng))

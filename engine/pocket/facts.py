@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import random
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
-from engine.pocket.shapes import Scene
+from engine.pocket.shapes import BACKGROUNDS, SHAPES, Scene, placed
 from engine.pocket.words import NUMBERS, made_up_word, plural
 
 
@@ -29,12 +29,24 @@ class Kind:
 
 
 @dataclass(frozen=True, slots=True)
+class Spot:
+    """One object and its centre, in pixels from the top left corner."""
+
+    noun: str
+    colour: str
+    x: float
+    y: float
+
+
+@dataclass(frozen=True, slots=True)
 class Facts:
     """The facts of one picture."""
 
     kinds: tuple[Kind, ...]
+    spots: tuple[Spot, ...]
     arrangement: str
-    background: str  # the background's colour word, or the name of a stain
+    background: str | None  # the background's colour word, or the name of a stain; None: untold
+    other_backgrounds: tuple[str, ...]
     label: str | None  # a named finding that concludes the caption
     absent: tuple[tuple[str, str], ...]  # nouns (singular, plural) of things that are not there
 
@@ -63,30 +75,63 @@ class Task:
 
 def plain_facts(scene: Scene, rng: random.Random) -> Facts:
     """Return the facts of a general scene under the real names of its shapes."""
-    from engine.pocket.shapes import SHAPES
-
-    shown = {group.shape for group in scene.groups}
+    shown = {group.shape: group.shape for group in scene.groups}
     others = rng.sample([shape for shape in SHAPES if shape not in shown], 3)
-    kinds = tuple(Kind(g.shape, plural(g.shape), g.num, g.colour, g.size) for g in scene.groups)
-    absent = tuple((name, plural(name)) for name in others)
-    return Facts(kinds, scene.arrangement, scene.background, None, absent)
+    grounds = rng.sample([name for name in BACKGROUNDS if name != scene.background], 2)
+    return Facts(
+        _kinds(scene, shown),
+        _spots(scene, shown),
+        scene.arrangement,
+        scene.background,
+        tuple(grounds),
+        None,
+        tuple((name, plural(name)) for name in others),
+    )
 
 
 def renamed_facts(scene: Scene, rng: random.Random) -> Facts:
     """Return the facts of a general scene under made-up names, with a made-up label and stain."""
-    kinds = []
-    for group in scene.groups:
-        noun = made_up_word(rng) if rng.random() < 0.9 else group.shape
-        if rng.random() < 0.15:
-            head = rng.choice(("cell", "body", "grain", "fibre", "unit", "shape"))
-            noun = f"{made_up_word(rng)} {head}"
-        kinds.append(Kind(noun, plural(noun), group.num, group.colour, group.size))
-    names = [made_up_word(rng) for _ in range(2)]
+    names = {group.shape: _new_name(group.shape, rng) for group in scene.groups}
     label = None
     if rng.random() < 0.7:
         label = made_up_word(rng)
         if rng.random() < 0.25:
             label = f"{rng.choice(('normal', 'mild', 'early', 'dense', 'mixed'))} {label}"
     background = made_up_word(rng) if rng.random() < 0.7 else scene.background
-    absent = tuple((name, plural(name)) for name in names)
-    return Facts(tuple(kinds), scene.arrangement, background, label, absent)
+    absent = [made_up_word(rng) for _ in range(2)]
+    return Facts(
+        _kinds(scene, names),
+        _spots(scene, names),
+        scene.arrangement,
+        background,
+        tuple(made_up_word(rng) for _ in range(2)),
+        label,
+        tuple((name, plural(name)) for name in absent),
+    )
+
+
+def told_by(caption: str, facts: Facts) -> Facts:
+    """Return the facts without a made-up background that a caption keeps to itself.
+
+    Nobody could read such a name from the picture, so nothing may be asked about it.
+    """
+    if facts.background in BACKGROUNDS or (facts.background or "") in caption.lower():
+        return facts
+    return replace(facts, background=None)
+
+
+def _new_name(shape: str, rng: random.Random) -> str:
+    if rng.random() < 0.15:
+        head = rng.choice(("cell", "body", "grain", "fibre", "unit", "shape"))
+        return f"{made_up_word(rng)} {head}"
+    return made_up_word(rng) if rng.random() < 0.9 else shape
+
+
+def _kinds(scene: Scene, names: dict[str, str]) -> tuple[Kind, ...]:
+    return tuple(
+        Kind(names[g.shape], plural(names[g.shape]), g.num, g.colour, g.size) for g in scene.groups
+    )
+
+
+def _spots(scene: Scene, names: dict[str, str]) -> tuple[Spot, ...]:
+    return tuple(Spot(names[g.shape], g.colour, x, y) for g, x, y in placed(scene))

@@ -46,8 +46,8 @@ BACKGROUNDS: dict[str, Colour] = {
     "sandy": (215, 195, 155),
     "rosy": (225, 195, 205),
 }
-SIZES = {"small": 4.0, "large": 7.0}
-PLACES = ("left", "right", "top", "bottom", "middle")
+SIZES = {"small": 4.6, "large": 7.2}
+MAX_OBJECTS = 8
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,7 +81,7 @@ def scene(seed: int, split: str, index: int) -> Scene:
     rng = random.Random(name)
     num_groups = rng.choice((1, 1, 2, 2, 2, 3))
     shapes = rng.sample(SHAPES, num_groups)
-    left = rng.randint(num_groups, 7)
+    left = rng.randint(num_groups, MAX_OBJECTS)
     groups = []
     for position, shape in enumerate(shapes):
         rest = num_groups - position - 1
@@ -93,16 +93,21 @@ def scene(seed: int, split: str, index: int) -> Scene:
     return Scene(tuple(groups), arrangement, rng.choice(tuple(BACKGROUNDS)), name)
 
 
+def placed(scene: Scene) -> tuple[tuple[Group, float, float], ...]:
+    """Return every object of a scene with its centre, in pixels from the top left corner."""
+    rng = random.Random("place:" + scene.seed)
+    kinds = [group for group in scene.groups for _ in range(group.num)]
+    rng.shuffle(kinds)
+    largest = max(SIZES[group.size] for group in scene.groups)
+    spots = places(len(kinds), scene.arrangement, rng, largest)
+    return tuple((group, x, y) for group, (x, y) in zip(kinds, spots, strict=True))
+
+
 def draw(scene: Scene) -> Image:
     """Render a scene, 64 x 64 pixels."""
     rng = random.Random("draw:" + scene.seed)
     canvas = Canvas(shaded(BACKGROUNDS[scene.background], rng, 10), rng, noise=40)
-    kinds = [group for group in scene.groups for _ in range(group.num)]
-    rng.shuffle(kinds)
-    largest = max(SIZES[group.size] for group in scene.groups)
-    for group, (x, y) in zip(
-        kinds, places(len(kinds), scene.arrangement, rng, largest), strict=True
-    ):
+    for group, x, y in placed(scene):
         radius = SIZES[group.size] * rng.uniform(0.9, 1.1)
         _draw_one(canvas, group.shape, x, y, radius, shaded(COLOURS[group.colour], rng), rng)
     return canvas.finished()

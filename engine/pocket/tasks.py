@@ -5,10 +5,12 @@ from __future__ import annotations
 import random
 from collections.abc import Callable
 
-from engine.pocket.facts import Facts, Kind, Task
+from engine.pocket.canvas import ARRANGEMENTS, SIDE_PX
+from engine.pocket.facts import Facts, Kind, Spot, Task
 from engine.pocket.words import NUMBERS
 
-_Maker = Callable[[Facts, random.Random], Task | None]
+Maker = Callable[[Facts, random.Random], Task | None]
+Makers = tuple[tuple[Maker, float], ...]  # with their weights
 
 _ANY = (
     "Are there any {n}?",
@@ -85,6 +87,22 @@ _MORE = (
     "Are there more {a} or more {b}?",
     "Which is more common: {a} or {b}?",
     "Which type is more frequent, {a} or {b}?",
+)
+_WHERE = (
+    "Where is the {s}?",
+    "In which part of the picture is the {s}?",
+    "Where can the {s} be found?",
+)
+_LIST = (
+    "List every object with its square.",
+    "What is where?",
+    "Name each object and its square.",
+)
+_SQUARES = 4  # the picture as a board of 4 x 4 squares, a1 at the top left
+_PARTS = (
+    ("top left", "top", "top right"),
+    ("left", "middle", "right"),
+    ("bottom left", "bottom", "bottom right"),
 )
 _OPEN = (
     "Describe the picture.",
@@ -193,8 +211,10 @@ def arrangement(facts: Facts, rng: random.Random) -> Task | None:
     return Task("arrangement", rng.choice(_HOW).format(n=nouns), why, facts.arrangement)
 
 
-def background(facts: Facts, rng: random.Random) -> Task:
+def background(facts: Facts, rng: random.Random) -> Task | None:
     """Ask for stain or background."""
+    if facts.background is None:
+        return None
     why = rng.choice(
         (
             f"The background is {facts.background}.",
@@ -244,15 +264,31 @@ def more(facts: Facts, rng: random.Random) -> Task | None:
     return Task("more", rng.choice(_MORE).format(a=first.nouns, b=second.nouns), why, winner.nouns)
 
 
+def where(facts: Facts, rng: random.Random) -> Task | None:
+    """Ask for the part of the picture where the only object of a kind is."""
+    single = [spot for spot in facts.spots if sum(s.noun == spot.noun for s in facts.spots) == 1]
+    if not single:
+        return None
+    spot = rng.choice(single)
+    part = _PARTS[_cell(spot.y, 3)][_cell(spot.x, 3)]
+    why = rng.choice((f"The {spot.noun} is at the {part}.", f"A {spot.noun} lies at the {part}."))
+    return Task("where", rng.choice(_WHERE).format(s=spot.noun), why, part)
+
+
+def listing(facts: Facts, rng: random.Random) -> Task:
+    """Ask for every object with its square, from the top left: "b1 red star; d3 blue ring"."""
+    found = sorted(facts.spots, key=lambda spot: (_cell(spot.y, _SQUARES), _cell(spot.x, _SQUARES)))
+    text = "; ".join(f"{_square(spot)} {spot.colour} {spot.noun}" for spot in found)
+    return Task("listing", rng.choice(_LIST), text, text)
+
+
 def choice(facts: Facts, rng: random.Random) -> Task | None:
     """Ask to choose among listed options."""
-    maker, what = rng.choice(
-        ((naming, "type"), (label, "finding"), (background, "stain"), (commonest, "main type"))
-    )
+    maker, what = rng.choice(_CHOICES)
     task = maker(facts, rng)
     if task is None:
         return None
-    wrong = [name for name, _ in facts.absent]
+    wrong = _wrong_options(task, facts, rng)
     options = [task.precise, *wrong[: rng.choice((1, 2))]]
     rng.shuffle(options)
     listed = ", ".join(options[:-1]) + " or " + options[-1]
@@ -267,18 +303,25 @@ def choice(facts: Facts, rng: random.Random) -> Task | None:
 def open_ended(facts: Facts, rng: random.Random) -> Task:
     """Ask for a description, which has no single right answer."""
     parts = " and ".join(kind.counted(rng) for kind in facts.kinds)
-    informative = f"The image shows {parts}, {facts.arrangement}, on {facts.background}."
+    ground = facts.background or "a plain ground"
+    informative = f"The image shows {parts}, {facts.arrangement}, on {ground}."
     return Task(
         "open",
         rng.choice(_OPEN),
         informative,
-        rng.choice(
-            (f"an image of {parts}", f"{parts}", f"{facts.kinds[0].nouns} on {facts.background}")
-        ),
+        rng.choice((f"an image of {parts}", f"{parts}", f"{facts.kinds[0].nouns} on {ground}")),
     )
 
 
-GENERAL: tuple[tuple[_Maker, float], ...] = (
+_CHOICES: tuple[tuple[Maker, str], ...] = (
+    (naming, "type"),
+    (label, "finding"),
+    (background, "stain"),
+    (background, "background"),
+    (commonest, "main type"),
+    (arrangement, "arrangement"),
+)
+GENERAL: Makers = (
     (presence, 3),
     (count, 3),
     (total, 1.5),
@@ -287,10 +330,11 @@ GENERAL: tuple[tuple[_Maker, float], ...] = (
     (arrangement, 1.5),
     (background, 1),
     (colour, 2),
+    (where, 1.5),
     (more, 1),
-    (choice, 1.5),
+    (choice, 2),
 )
-SEEDS: tuple[tuple[_Maker, float], ...] = (
+SEEDS: Makers = (
     (presence, 3),
     (count, 3),
     (total, 1),
@@ -299,16 +343,14 @@ SEEDS: tuple[tuple[_Maker, float], ...] = (
     (arrangement, 1.5),
     (background, 1.5),
     (label, 2.5),
-    (colour, 0.5),
+    (colour, 2),
     (more, 1),
     (choice, 2),
     (open_ended, 1),
 )
 
 
-def draw_tasks(
-    facts: Facts, rng: random.Random, num: int, makers: tuple[tuple[_Maker, float], ...]
-) -> tuple[Task, ...]:
+def draw_tasks(facts: Facts, rng: random.Random, num: int, makers: Makers) -> tuple[Task, ...]:
     """Return up to `num` tasks of different kinds."""
     found: dict[str, Task] = {}
     functions, weights = zip(*makers, strict=True)
@@ -319,6 +361,23 @@ def draw_tasks(
         if task is not None:
             found.setdefault(task.kind, task)
     return tuple(found.values())
+
+
+def _wrong_options(task: Task, facts: Facts, rng: random.Random) -> list[str]:
+    if task.kind == "background":
+        return list(facts.other_backgrounds)
+    if task.kind == "arrangement":
+        return rng.sample([name for name in ARRANGEMENTS if name != facts.arrangement], 2)
+    return [name for name, _ in facts.absent]
+
+
+def _cell(pixels: float, num: int) -> int:
+    """Return which of `num` equal parts of the side a coordinate falls into."""
+    return min(int(pixels * num / SIDE_PX), num - 1)
+
+
+def _square(spot: Spot) -> str:
+    return f"{'abcd'[_cell(spot.x, _SQUARES)]}{_cell(spot.y, _SQUARES) + 1}"
 
 
 def _are(kind: Kind) -> str:

@@ -93,7 +93,7 @@ _RESERVED_STEMS = ("velo", "toro", "spin", "lobu", "grann", "baci")
 def made_up_word(rng: random.Random) -> str:
     """Return a pronounceable made-up noun of 4 to 14 letters."""
     while True:
-        syllables = rng.choice((1, 2, 2, 3))
+        syllables = rng.choice((1, 2, 2, 2, 3))
         word = "".join(
             rng.choice(_ONSETS) + rng.choice(_VOWELS) + rng.choice(_CODAS) for _ in range(syllables)
         )

@@ -80,11 +80,11 @@ def _two_stages_without_tasks(
             subject.value("mix", "pipeline"),
             "use `single_stage`, or raise the part",
         )
-        for part, what, which in (
-            ("captions", "captions", "first"),
-            ("synthetic", "synthetic tasks", "second"),
+        for part, what, which, amount in (
+            ("captions", "captions", "first", parts["captions"]),
+            ("synthetic", "tasks", "second", parts["synthetic"] + parts["replay"]),
         )
-        if parts[part] == 0
+        if amount == 0
     ]
 
 

@@ -14,7 +14,18 @@ from typing import Any
 
 from engine.records import Record
 from engine.scorers import Metric, Score, Scorer
-from engine.scorers._text import conclusion, core, named, normal, numbers, options, plain, readings
+from engine.scorers._text import (
+    conclusion,
+    core,
+    named,
+    normal,
+    numbers,
+    option_key,
+    options,
+    plain,
+    readings,
+    without_bullets,
+)
 
 UNPARSED = Score(0.0, None)
 _LETTERS = "ABCDEFGHIJKLMNOPQRSTUVWXYZ"
@@ -120,8 +131,8 @@ def _verdict(text: str) -> str | None:
 def _chosen(text: str, names: Sequence[str]) -> str | None:
     """Return the one option that a text names; None for none, several, or a contradiction."""
     mentioned = named(names, text)
-    if normal(text) in names:
-        return normal(text)
+    if option_key(text) in names:
+        return option_key(text)
     by_letter = {names[i] for i in _letters(text) if i < len(names)}
     if len(by_letter) > 1 or (not by_letter and len(mentioned) != 1):
         return None
@@ -137,14 +148,14 @@ def _letters(text: str) -> set[int]:
 
 def _option_of(reference: str, names: Sequence[str]) -> int | None:
     """Return which option a reference means: its text, its letter, or "B. text"."""
-    if normal(reference) in names:
-        return names.index(normal(reference))
+    if option_key(reference) in names:
+        return names.index(option_key(reference))
     places = {place for place in _letters(reference) if place < len(names)}
     return places.pop() if len(places) == 1 else None
 
 
 def _items(text: str) -> set[str]:
-    pieces = re.split(r"[,;\n\[\]]|\band\b", text)
+    pieces = re.split(r"[,;\n\[\]]|\band\b", without_bullets(text))
     return {core(piece) for piece in pieces} - {""}
 
 
@@ -177,4 +188,4 @@ METRICS: dict[str, Metric] = {
     "rouge_l": rouge_l,
 }
 
-PLUGIN = Scorer(version=2, metrics=METRICS)
+PLUGIN = Scorer(version=3, metrics=METRICS)

@@ -1,8 +1,9 @@
 """The rendered worlds that travel with the package: rows made on the spot, from seeds alone.
 
-`cells` (image-caption pairs of the new domain), `cell_questions` (its benchmark), `shapes` (chats
-about the general world, for pre-training), `shape_questions` (its benchmark), `seeds` (seed tasks
-for a synthesizer) and `judge` / `judge_questions` (text rows for a judge).
+`cells` (image-caption pairs of the new domain), `cell_questions` (its benchmark), `boards` (pictures
+of the general world with a list of what is where) and `shapes` (chats about it) for pre-training,
+`shape_questions` (its benchmark), `seeds` (seed tasks for a synthesizer) and `judge` /
+`judge_questions` (text rows for a judge).
 """
 
 from __future__ import annotations
@@ -32,11 +33,19 @@ CAPTION_REQUESTS = (
     "Summarise the image in a sentence.",
 )
 RENAMED_SHARE = 0.2  # of the general chats: made-up names teach copying from the caption turn
+LISTED_SHARE = 0.5  # of the others: every object with its square, which teaches where to look
 REASONED_SHARE = 0.2  # of their answers: evidence first, then the conclusion
 QUESTIONS_PER_SCENE = 3
 
 World = Literal[
-    "cells", "cell_questions", "shapes", "shape_questions", "seeds", "judge", "judge_questions"
+    "cells",
+    "cell_questions",
+    "boards",
+    "shapes",
+    "shape_questions",
+    "seeds",
+    "judge",
+    "judge_questions",
 ]
 
 
@@ -79,18 +88,28 @@ def _cell_questions(params: Params, index: int, rng: random.Random) -> Iterator[
         yield _row(params, index, picture, turns, Kind.QUESTION, item.kind, extra)
 
 
+def _boards(params: Params, index: int, rng: random.Random) -> Iterator[Row]:
+    scene = shapes.scene(params.seed, params.split, index)
+    listed = shape_tasks.listing(facts.plain_facts(scene, rng), rng)
+    turns = (user(ImagePart(0)), assistant(listed.precise))
+    yield _row(params, index, _png(shapes.draw(scene)), turns, Kind.PAIR)
+
+
 def _shapes(params: Params, index: int, rng: random.Random) -> Iterator[Row]:
     scene = shapes.scene(params.seed, params.split, index)
     is_renamed = rng.random() < RENAMED_SHARE
     told = facts.renamed_facts(scene, rng) if is_renamed else facts.plain_facts(scene, rng)
-    request = rng.choice(CAPTION_REQUESTS)
-    caption = [(request, captions.caption(told, rng, is_scientific=is_renamed))]
-    makers = shape_tasks.SEEDS if is_renamed else shape_tasks.GENERAL
-    asked = [
-        (task.instruction, _answer(task, rng))
-        for task in shape_tasks.draw_tasks(told, rng, 4, makers)
-    ]
-    pairs = caption + asked if is_renamed or rng.random() < 0.5 else asked + caption
+    caption = captions.caption(told, rng, is_scientific=is_renamed)
+    described = (rng.choice(CAPTION_REQUESTS), caption)
+    if is_renamed:  # copying is learnt with the caption in sight
+        told = facts.told_by(caption, told)
+        pairs = [described, *_asked(told, rng, 4, shape_tasks.SEEDS)]
+    elif rng.random() < LISTED_SHARE:
+        listed = shape_tasks.listing(told, rng)
+        asked = _asked(told, rng, 2, shape_tasks.GENERAL)
+        pairs = [*asked, (listed.instruction, listed.precise)]
+    else:  # looking is learnt without
+        pairs = [*_asked(told, rng, 4, shape_tasks.GENERAL), described]
     yield _row(params, index, _png(shapes.draw(scene)), _chat(pairs), Kind.CHAT)
 
 
@@ -108,8 +127,9 @@ def _shape_questions(params: Params, index: int, rng: random.Random) -> Iterator
 def _seeds(params: Params, index: int, rng: random.Random) -> Iterator[Row]:
     scene = shapes.scene(params.seed, params.split, index)
     told = facts.renamed_facts(scene, rng)
-    turns = [user(ImagePart(0)), assistant(captions.caption(told, rng, is_scientific=True))]
-    for task in shape_tasks.draw_tasks(told, rng, rng.choice((1, 2)), shape_tasks.SEEDS):
+    caption = captions.caption(told, rng, is_scientific=True)
+    turns = [user(ImagePart(0)), assistant(caption)]
+    for task in shape_tasks.draw_tasks(facts.told_by(caption, told), rng, 1, shape_tasks.SEEDS):
         turns.append(user(task.instruction))
         turns.append(assistant(task.informative, style="informative"))
         turns.append(assistant(task.precise, style="precise"))
@@ -131,6 +151,13 @@ def _judge_text(item: judge_items.JudgeItem) -> str:
         f"Question: {item.instruction}\nInformative answer: {item.informative}\n"
         f"Precise answer: {item.precise}\nConsistent:"
     )
+
+
+def _asked(
+    told: facts.Facts, rng: random.Random, num: int, makers: shape_tasks.Makers
+) -> list[tuple[str, str]]:
+    tasks = shape_tasks.draw_tasks(told, rng, num, makers)
+    return [(task.instruction, _answer(task, rng)) for task in tasks]
 
 
 def _answer(task: facts.Task, rng: random.Random) -> str:
@@ -167,6 +194,7 @@ def _png(picture: Any) -> bytes:
 _MAKERS: dict[str, Callable[[Params, int, random.Random], Iterator[Row]]] = {
     "cells": _cells,
     "cell_questions": _cell_questions,
+    "boards": _boards,
     "shapes": _shapes,
     "shape_questions": _shape_questions,
     "seeds": _seeds,

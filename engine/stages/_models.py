@@ -1,6 +1,7 @@
 """How stages open models: the chosen backend on the weights that the recipe or a parent named.
 
-Loading waits for the first request, because a rerun may find every answer in its journal.
+Loading waits for the first request, because a rerun may find every answer in its journal. A model
+that answers nothing at all stops the stage before its journal is written, so a rerun asks again.
 """
 
 from __future__ import annotations
@@ -12,6 +13,7 @@ from types import TracebackType
 from engine import plugin
 from engine.artifacts import Artifact
 from engine.backends import Completion, ModelFiles, Request, Sampling, Session
+from engine.diagnostics import StageError
 from engine.filters import Ask, TextModel
 from engine.plan import keys
 from engine.plan.stage import Tools
@@ -19,6 +21,7 @@ from engine.plugin import ModelUse
 from engine.records import user
 
 MODEL_FOLDER = "model"
+SURELY_BROKEN = 16  # requests that fail in a row from the first on; fewer may be bad rows
 
 
 def open_session(use: ModelUse, tools: Tools, model_artifact: Artifact | None = None) -> Session:
@@ -42,12 +45,20 @@ class LazySession:
     def __init__(self, open_now: Callable[[], Session]) -> None:
         self._open_now = open_now
         self._session: Session | None = None
+        self._has_answered = False
 
     def generate(self, requests: Sequence[Request], sampling: Sampling) -> list[Completion]:
-        """Answer all requests, in their order."""
+        """Answer all requests, in their order. Raise StageError if the model answers none."""
         if self._session is None:
             self._session = self._open_now()
-        return self._session.generate(requests, sampling)
+        done = self._session.generate(requests, sampling)
+        self._has_answered |= any(completion.finish != "error" for completion in done)
+        if not self._has_answered and len(done) >= SURELY_BROKEN:
+            raise StageError(
+                f"the first {len(done)} requests all failed; the first of them: {done[0].error}",
+                hint="nothing was kept: mend the cause and run again",
+            )
+        return done
 
     def close(self) -> None:
         """Give memory back."""

@@ -13,6 +13,7 @@ from typing import Any
 
 from engine.artifacts import Inputs, Outputs
 from engine.backends import Completion, Request, Sampling, Session
+from engine.diagnostics import StageError
 from engine.images import ImageBank
 from engine.plan.stage import Needs, Port, Stage, Tools
 from engine.plugin import ModelUse
@@ -54,7 +55,10 @@ def write_tasks(
     outputs: Outputs,
     tools: Tools,
 ) -> None:
-    """Ask the session about every pair, and write what it gives as tasks or ledger rows."""
+    """Ask the session about every pair, and write what it gives as tasks or ledger rows.
+
+    Raise StageError if no request is answered.
+    """
     template = tools.prompts[params.prompt]
     sampling = Sampling(params.max_new_tokens, params.temperature, tools.seed)
 
@@ -66,9 +70,13 @@ def write_tasks(
     outputs.count("num_pairs", len(pairs))
     outputs.count("generated", 0)
     batches = [pairs[i : i + SHARD_PAIRS] for i in range(0, len(pairs), SHARD_PAIRS)]
+    failures = []
     written = tools.journal("generate", batches, ask, "pairs")
     for pair, row in zip(pairs, written, strict=True):
         _write_one(pair, row, template, outputs)
+        failures += [row["error"]] if row["finish"] == "error" else []
+    if pairs and len(failures) == len(pairs):
+        raise StageError(f"every request to the synthesizer failed; the first: {failures[0]}")
 
 
 def _request(pair: Record, bank: ImageBank, template: str) -> Request:

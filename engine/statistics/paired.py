@@ -24,6 +24,7 @@ if TYPE_CHECKING:
 NUM_DRAWS = 10_000
 MAX_CHUNK_CELLS = 4_000_000  # draws x clusters in memory at once
 LEVEL = 0.95
+MIN_CLUSTERS = 6  # the fewest with which a sign-flip test can get below 5 %: 2 / 2**6
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,8 +51,8 @@ def compare(
 ) -> PairedDifference:
     """Compare two models from per-item scores (0 to 1) in the same order.
 
-    Raises ValueError for no items or lists of different lengths. A single cluster says nothing
-    about spread: its interval is the widest there is.
+    Raises ValueError for no items or lists of different lengths. Fewer than `MIN_CLUSTERS` say
+    nothing about spread: the interval of a difference is then the widest there is.
     """
     import numpy as np
 
@@ -94,7 +95,7 @@ def _interval(gain: Floats, sizes: Floats, rng: Any, num_draws: int) -> tuple[fl
     import numpy as np
 
     num_clusters = len(gain)
-    if num_clusters == 1:
+    if num_clusters < MIN_CLUSTERS and gain.any():
         return -1.0, 1.0
     table = np.stack([gain, sizes], axis=1)
     draws = []
@@ -142,11 +143,7 @@ def _widened_tail(num_clusters: int) -> float:
 
 
 def _t_quantile(probability: float, degrees: int) -> float:
-    """Return a quantile of Student's t (Abramowitz and Stegun 26.7.5; exact for 1 and 2)."""
-    if degrees == 1:
-        return math.tan(math.pi * (probability - 0.5))
-    if degrees == 2:
-        return (2 * probability - 1) / math.sqrt(2 * probability * (1 - probability))
+    """Return a quantile of Student's t (Abramowitz and Stegun 26.7.5)."""
     z = NormalDist().inv_cdf(probability)
     terms = (
         z,

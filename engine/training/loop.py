@@ -97,6 +97,9 @@ class Trainer:
         if self.tools.machine.device != "cpu":
             torch.set_float32_matmul_precision("high")  # TF32: the paper's setting
         self.is_half = self._wants_half()
+        if self.is_half and self.tools.machine.device == "cpu":
+            # Torch's fused attention is slow backwards in bfloat16 here (tests/bench/attention.py).
+            self.model.set_attn_implementation("eager")
         self.model.train()
         if self.spec.gradient_checkpointing:
             self.model.gradient_checkpointing_enable()

@@ -155,7 +155,105 @@ def test_a_count_is_the_only_number(answer: str, parsed: str | None) -> None:
 
 def test_a_count_in_words_equals_its_digits() -> None:
     assert score("strict", "count", "12", "twelve").value == 1.0
-    assert numbers("one hundred and 2.5") == [1.0, 2.5]
+    assert numbers("one hundred and 2.5") == [100.0, 2.5]
+
+
+@pytest.mark.parametrize(
+    ("text", "value"),
+    [
+        ("one hundred", 100),
+        ("a hundred and five", 105),
+        ("two thousand three hundred twenty-one", 2321),
+        ("5 thousand", 5000),
+        ("2.5 million", 2_500_000),
+        ("two hundred thousand", 200_000),
+        ("-5", -5),
+        ("minus three", -3),
+        ("(-0.5)", -0.5),
+    ],
+)
+def test_numbers_are_read_whole(text: str, value: float) -> None:
+    assert numbers(text) == [value]
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("3-5", [3, 5]),
+        ("ten five", [10, 5]),
+        ("T2-5", [5]),
+        ("hundreds", []),
+        ("one and two", [1, 2]),
+    ],
+)
+def test_what_is_not_one_number_stays_apart(text: str, expected: list[float]) -> None:
+    assert numbers(text) == expected
+
+
+@pytest.mark.parametrize(("answer", "gold"), [("<5", ">5"), ("-5", "5"), ("\u2264 5 mm", "5 mm")])
+def test_signs_tell_answers_apart(answer: str, gold: str) -> None:
+    assert score("strict", "exact", answer, gold).value == 0.0
+    assert score("strict", "exact", answer, answer).value == 1.0
+
+
+@pytest.mark.parametrize(
+    "precise",
+    [
+        "E. coli",
+        "approx. 5 mm",
+        "St. Louis",
+        "Staph. aureus",
+        "lesions of Dr. Smith",
+        "vs. controls",
+    ],
+)
+def test_a_shortened_word_ends_no_sentence(precise: str) -> None:
+    answer = f"The colonies are pink. So the answer is {precise}. This is common."
+
+    assert conclusion(answer) == f"{precise}."
+    assert score("strict", "open", answer, precise).value == 1.0
+
+
+def test_a_single_letter_before_a_new_sentence_is_an_answer() -> None:
+    assert conclusion("The answer is B. The border is smooth.") == "B."
+
+
+@pytest.mark.parametrize(
+    ("options", "answer", "value"),
+    [
+        (("A", "B"), "A", 1.0),
+        (("A", "B"), "a)", 1.0),
+        (("A", "B"), "Option A", 1.0),
+        (("A", "B"), "B", 0.0),
+        (("B", "A"), "A", 1.0),
+    ],
+)
+def test_options_that_are_only_letters_can_be_chosen(
+    options: tuple[str, ...], answer: str, value: float
+) -> None:
+    assert score("strict", "choice", answer, "A", options=options).value == value
+
+
+@pytest.mark.parametrize(
+    ("metric", "answer", "gold"),
+    [
+        ("closed", "There is no fracture line. So the answer is unknown.", "no"),
+        ("count", "I see 5 cells. The answer is unclear.", "5"),
+        ("exact", "unknown. Answer: cannot be told", "unknown. Answer: x"),
+    ],
+)
+def test_an_explicit_answer_is_not_replaced_by_the_reasoning(
+    metric: str, answer: str, gold: str
+) -> None:
+    assert score("strict", metric, answer, gold).value == 0.0
+
+
+@pytest.mark.parametrize("mark", ["-", "*", "\u2022", "1."])
+def test_a_bulleted_list_is_read_whole(mark: str) -> None:
+    answer = f"I see food. The answer is:\n{mark} egg\n{mark} rice\n\nEnjoy."
+    found = score("strict", "multi_label", answer, "egg", "rice")
+
+    assert (found.value, found.parsed) == (1.0, "egg; rice")
 
 
 def test_the_nearest_reference_counts() -> None:
@@ -188,7 +286,7 @@ def test_silence_is_unparsed_and_scores_nothing(metric: str, answer: str) -> Non
         ("don't", "dont"),
         ("0.5 mm, approx.", "0.5 mm approx"),
         ("\u00c4rztin, caf\u00e9", "\u00e4rztin caf\u00e9"),
-        ("twenty three of a hundred", "23 of hundred"),
+        ("twenty three of a hundred", "23 of 100"),
     ],
 )
 def test_the_normal_form(text: str, expected: str) -> None:

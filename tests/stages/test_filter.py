@@ -3,14 +3,17 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
+import pytest
+
 from engine.artifacts import Artifact
 from engine.backends import Completion, Request
+from engine.diagnostics import StageError
 from engine.filters import Ask
 from engine.plan.stage import Tools
 from engine.plugin import ModelUse
 from engine.records import from_json
 from engine.stages import filter as filter_stage
-from engine.stages._models import LazySession, text_model
+from engine.stages._models import SURELY_BROKEN, LazySession, text_model
 from tests.stages.running import Bench
 from tests.stages.talking import FakeSession, a_pair, a_task, rows_artifact, said
 
@@ -81,6 +84,30 @@ def test_a_failed_request_is_no_answer(tmp_path: Path) -> None:
     session = FakeSession(lambda request: said(finish="error", error="too long"))
 
     assert text_model(JUDGE, session, Bench(tmp_path).tools("s"))(["a"], ASK) == [None]
+
+
+def test_a_model_that_answers_nothing_stops_the_stage_and_is_asked_again_by_a_rerun(
+    tmp_path: Path,
+) -> None:
+    tools = Bench(tmp_path).tools("s")
+    texts = [str(number) for number in range(SURELY_BROKEN)]
+    broken = FakeSession(lambda request: said(finish="error", error="out of order"))
+    with pytest.raises(StageError, match="out of order"), LazySession(lambda: broken) as session:
+        ask_all(session, tools, texts)
+    mended = FakeSession(yes)
+    with LazySession(lambda: mended) as session:
+        ask_all(session, tools, texts)
+
+    assert len(mended.asked) == SURELY_BROKEN
+
+
+def test_requests_that_fail_after_a_good_one_are_rows_without_answer(tmp_path: Path) -> None:
+    completions = iter([said("Yes"), *[said(finish="error", error="too long")] * SURELY_BROKEN])
+    session = FakeSession(lambda request: next(completions))
+    with LazySession(lambda: session) as lazy:
+        ask_all(lazy, Bench(tmp_path).tools("s"), ["a"], ["b"] * SURELY_BROKEN)
+
+    assert len(session.asked) == 1 + SURELY_BROKEN
 
 
 def test_a_model_is_loaded_at_the_first_request_and_closed_once(tmp_path: Path) -> None:

@@ -6,6 +6,7 @@ import pytest
 
 from engine.artifacts import Artifact, Outputs
 from engine.backends import Completion, Request
+from engine.diagnostics import StageError
 from engine.plugin import ModelUse
 from engine.records import Record
 from engine.stages import generate
@@ -89,6 +90,13 @@ def test_a_bad_output_costs_its_own_pair_alone(
     assert [row["reason"] for row in found.rows("quarantine")] == [reason]
     assert [task.meta.source_id for task in found.records("tasks")] == ["p0", "p2"]
     assert found.num_rows("num_pairs") == len(pairs)
+
+
+def test_a_synthesizer_that_fails_everywhere_is_an_error(tmp_path: Path) -> None:
+    silent = FakeSession(lambda request: said(finish="error", error="no memory"))
+
+    with pytest.raises(StageError, match=r"every request to the synthesizer failed.*no memory"):
+        written(tmp_path, silent, 3)
 
 
 def test_counts_tell_completions_with_text_from_tasks(tmp_path: Path) -> None:
