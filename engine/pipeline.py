@@ -54,7 +54,7 @@ def _compile_arm(recipe: Recipe, arm: str, builder: PlanBuilder) -> dict[str, st
     pairs, images = _add_pairs(recipe, bench, add)
     tasks = _add_tasks(recipe, pairs, images, add)
     rows, row_images = _add_mix(recipe, pairs, images, tasks, add)
-    initial = _add_initial(recipe, rows, row_images, add)
+    initial = _add_initial(recipe, add)
     adapted = _add_training(recipe, rows, row_images, initial, add)
     for name in dict.fromkeys((*recipe.benchmarks.domain, *recipe.benchmarks.general)):
         if name == HOLDOUT:
@@ -174,15 +174,12 @@ def _add_mix(
     return add("mix", params, inputs, "mix"), banks
 
 
-def _add_initial(
-    recipe: Recipe, rows: str, banks: Mapping[str, str], add: ArmBuilder
-) -> str | None:
+def _add_initial(recipe: Recipe, add: ArmBuilder) -> str | None:
     """Write out a base that starts from random weights, so that it can be scored as well."""
     if recipe.base.weights != "random":
         return None
     spec = replace(recipe.training, max_steps=0)
-    inputs = {"rows": {"rows": rows}, "images": dict(banks)}
-    return add("train/initial", _train_params(recipe.base, spec, "train"), inputs, "base")
+    return add("train/initial", _train_params(recipe.base, spec, "train"), {}, "base")
 
 
 def _add_training(

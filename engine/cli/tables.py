@@ -98,7 +98,7 @@ def verdict_text(summary: Mapping[str, Any]) -> str:
     arms = summary["arms"]
     return "\n".join(
         f"{'smoke run, ' if arm.get('max_items') is not None else ''}"
-        f"{arm['name'] + ', ' if len(arms) > 1 else ''}{row['benchmark']}: "
+        f"{arm['name'] + ', ' if len(arms) > 1 else ''}{verdicts.title(row)}: "
         f"{verdicts.sentence(row)}.\n  {verdicts.evidence(row)}"
         for arm in arms
         for row in arm["scores"]
@@ -122,7 +122,7 @@ def _scores(arms: Sequence[Mapping[str, Any]]) -> str:
         return ""
     if len(arms) == 1:
         return _score_table([(_benchmark(row), row) for _, row in rows])
-    whole = [(f"{arm}: {row['benchmark']}", row) for arm, row in rows if _is_whole(row)]
+    whole = [(f"{arm}: {verdicts.title(row)}", row) for arm, row in rows if _is_whole(row)]
     parts = [
         (f"{arm}: {row['benchmark']}, {row['answer_type']}", row)
         for arm, row in rows
@@ -147,7 +147,7 @@ def _is_whole(row: Mapping[str, Any]) -> bool:
 
 
 def _benchmark(row: Mapping[str, Any]) -> str:
-    return str(row["benchmark"]) if _is_whole(row) else f"  {row['answer_type']}"
+    return verdicts.title(row) if _is_whole(row) else f"  {row['answer_type']}"
 
 
 def _unparsed(row: Mapping[str, Any]) -> str:

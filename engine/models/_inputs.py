@@ -87,9 +87,11 @@ class InputMaker:
 
     def features(self, digests: Sequence[str]) -> list[dict[str, Any]]:
         """Return the image tensors of each digest; prepares those that are not cached."""
-        missing = [d for d in dict.fromkeys(digests) if d not in self._tensors]
-        fresh = self._prepare(missing) if missing else {}
-        return [fresh[d] if d in fresh else self._tensors[d] for d in digests]
+        found = {d: self._tensors[d] for d in digests if d in self._tensors}
+        missing = [d for d in dict.fromkeys(digests) if d not in found]
+        if missing:  # which may push some of the others out of the cache
+            found |= self._prepare(missing)
+        return [found[d] for d in digests]
 
     def image_batch(self, rows: Sequence[Sequence[str]]) -> dict[str, Any]:
         """Return the image tensors of a batch; `rows` are the digests of each of its rows."""

@@ -58,7 +58,7 @@ def _arm(arm: Mapping[str, Any], nodes: Nodes, reach: float) -> dict[str, Any]:
 
 def _verdict(row: Mapping[str, Any]) -> dict[str, Any]:
     return {
-        "benchmark": row["benchmark"],
+        "title": verdicts.title(row),
         "kind": verdicts.kind(row),
         "sentence": verdicts.sentence(row),
         "evidence": verdicts.evidence(row),
@@ -67,7 +67,7 @@ def _verdict(row: Mapping[str, Any]) -> dict[str, Any]:
 
 def _score(row: Mapping[str, Any], reach: float) -> dict[str, Any]:
     drawn = charts.interval_svg(row, reach, verdicts.kind(row))
-    return {**row, "kind": verdicts.kind(row), "svg": drawn}
+    return {**row, "title": verdicts.title(row), "kind": verdicts.kind(row), "svg": drawn}
 
 
 def _comparison(arms: Sequence[Mapping[str, Any]], reach: float) -> list[dict[str, Any]]:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 from collections import Counter
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from typing import Any
 
 from engine import __version__
@@ -26,23 +26,28 @@ FUNNEL = {
 }
 
 
-def summarise(recipe: str, arms: Mapping[str, Nodes]) -> dict[str, Any]:
-    """Return the part of `schemas/summary.schema.json` that does not depend on the run."""
+def summarise(
+    recipe: str, arms: Mapping[str, Nodes], general: Collection[str] = ()
+) -> dict[str, Any]:
+    """Return the part of `schemas/summary.schema.json` that does not depend on the run.
+
+    `general` names the benchmarks that show what the adapted model has forgotten.
+    """
     return {
         "recipe": recipe,
         "engine": __version__,
-        "arms": [_arm(name, nodes) for name, nodes in arms.items()],
+        "arms": [_arm(name, nodes, general) for name, nodes in arms.items()],
         "gates": [],
         "quarantined": sum(ledger(arms).values()),
     }
 
 
-def _arm(name: str, nodes: Nodes) -> dict[str, Any]:
+def _arm(name: str, nodes: Nodes, general: Collection[str]) -> dict[str, Any]:
     return {
         "name": name,
         "max_items": max_items(nodes),
         "funnel": funnel(nodes),
-        "scores": scores(nodes),
+        "scores": scores(nodes, general),
     }
 
 
@@ -64,10 +69,10 @@ def funnel(nodes: Nodes) -> dict[str, int]:
     }
 
 
-def scores(nodes: Nodes) -> list[dict[str, Any]]:
+def scores(nodes: Nodes, general: Collection[str] = ()) -> list[dict[str, Any]]:
     """Return the score rows of every benchmark, a row per answer type after each whole one."""
     return [
-        row
+        {**row, "panel": "general" if row["benchmark"] in general else "domain"}
         for name, artifact in nodes.items()
         if name.startswith(SCORES) and artifact.file("scores.json").is_file()
         for row in artifact.json("scores.json")

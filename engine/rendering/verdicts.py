@@ -15,6 +15,11 @@ def kind(row: Mapping[str, Any]) -> str:
     return "loss" if row["ci_high"] < 0 else "open"
 
 
+def title(row: Mapping[str, Any]) -> str:
+    """Return the benchmark's name, and that it is a general one: there, a loss is forgetting."""
+    return f"{row['benchmark']}{' (general)' if row.get('panel') == 'general' else ''}"
+
+
 def sentence(row: Mapping[str, Any]) -> str:
     """Return the verdict on a score row."""
     words = {

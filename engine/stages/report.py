@@ -25,7 +25,9 @@ class Params:
 def run(inputs: Inputs, params: Params, outputs: Outputs, tools: Tools) -> None:
     """Write `summary.json` and `report.html`."""
     arms = nodes_by_arm(inputs.many("artifacts"), params.arms)
-    summary = summarise(params.recipe, arms)
+    named = params.raw.get("benchmarks", {})
+    general = set(named.get("general", ())) - set(named.get("domain", ()))
+    summary = summarise(params.recipe, arms, general)
     outputs.write_json("summary.json", summary)
     page = report_html(summary, params.raw, params.plan, arms)
     outputs.file("report.html").write_text(page, encoding="utf-8")
@@ -44,7 +46,7 @@ def nodes_by_arm(
 
 STAGE = Stage(
     name="report",
-    version=2,
+    version=3,
     inputs=(Port("artifacts", many=True),),
     params=Params,
     needs=Needs(),

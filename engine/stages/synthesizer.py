@@ -85,7 +85,7 @@ def _with_blanks(bank: ImageBank) -> Callable[[str], bytes]:
 
 STAGE = Stage(
     name="synthesizer",
-    version=1,
+    version=2,
     inputs=(Port("seed_tasks"),),
     params=Params,
     needs=Needs(accelerator=True, all_threads=True),

@@ -45,8 +45,8 @@ def run(inputs: Inputs, params: Params, outputs: Outputs, tools: Tools) -> None:
 
 STAGE = Stage(
     name="train",
-    version=1,
-    inputs=(Port("rows"), Port("images", many=True), Port("model", required=False)),
+    version=2,
+    inputs=(Port("rows", required=False), Port("images", many=True), Port("model", required=False)),
     params=Params,
     needs=Needs(accelerator=True, all_threads=True),
     run=run,

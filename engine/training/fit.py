@@ -69,7 +69,7 @@ def _examples(
     limit = min(job.training.max_length, inputs.kit.context_tokens)
     ready = list(examples(rows, inputs, limit, ledger))
     tools.log(f"{len(ready)} of {len(rows)} rows are ready for training")
-    if not ready:
+    if not ready and job.training.max_steps != 0:
         raise StageError(
             f"none of {len(rows)} rows can be trained on",
             hint="the ledger of this node says why; is `training.max_length` too small?",

@@ -37,3 +37,10 @@ def test_the_evidence_names_items_images_and_unparsed_answers():
 def test_only_cut_benchmarks_make_a_smoke_run():
     assert verdicts.smoke(None) == ""
     assert "first 40 items" in verdicts.smoke(40)
+
+
+def test_a_general_benchmark_is_called_one():
+    row = score("b", 1.0, 3.0)
+
+    assert verdicts.title(row) == "b"
+    assert verdicts.title(row | {"panel": "general"}) == "b (general)"
