@@ -36,6 +36,7 @@ class Spot:
     colour: str
     x: float
     y: float
+    radius: float
 
 
 @dataclass(frozen=True, slots=True)
@@ -134,4 +135,4 @@ def _kinds(scene: Scene, names: dict[str, str]) -> tuple[Kind, ...]:
 
 
 def _spots(scene: Scene, names: dict[str, str]) -> tuple[Spot, ...]:
-    return tuple(Spot(names[g.shape], g.colour, x, y) for g, x, y in placed(scene))
+    return tuple(Spot(names[g.shape], g.colour, x, y, scene.radius(g)) for g, x, y in placed(scene))

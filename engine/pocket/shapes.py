@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import random
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -46,7 +47,8 @@ BACKGROUNDS: dict[str, Colour] = {
     "sandy": (215, 195, 155),
     "rosy": (225, 195, 205),
 }
-SIZES = {"small": 4.6, "large": 7.2}
+SIZES = {"small": 4.6, "large": 7.2}  # radii in pixels
+CLOSE_UPS = {1: 2.0, 2: 1.7, 3: 1.4, 4: 1.2}  # how much larger a medley draws few objects
 MAX_OBJECTS = 8
 
 
@@ -68,11 +70,16 @@ class Scene:
     arrangement: str
     background: str
     seed: str
+    zoom: float = 1.0
 
     @property
     def total(self) -> int:
         """The number of all objects."""
         return sum(group.num for group in self.groups)
+
+    def radius(self, group: Group) -> float:
+        """Return the radius of a group's objects, in pixels."""
+        return SIZES[group.size] * self.zoom
 
 
 def scene(seed: int, split: str, index: int) -> Scene:
@@ -88,9 +95,24 @@ def scene(seed: int, split: str, index: int) -> Scene:
         num = left - rest if rest == 0 else rng.randint(1, left - rest)
         left -= num
         groups.append(Group(shape, rng.choice(tuple(COLOURS)), rng.choice(tuple(SIZES)), num))
-    largest = max(SIZES[group.size] for group in groups)
+    return _arranged(groups, name, rng, zoom=1.0)
+
+
+def medley(seed: int, split: str, index: int) -> Scene:
+    """Return a scene whose objects have nothing in common, so that no one tells about another."""
+    name = f"medley:{seed}:{split}:{index}"
+    rng = random.Random(name)
+    groups = [
+        Group(rng.choice(SHAPES), rng.choice(tuple(COLOURS)), rng.choice(tuple(SIZES)), 1)
+        for _ in range(rng.randint(1, MAX_OBJECTS))
+    ]
+    return _arranged(groups, name, rng, zoom=CLOSE_UPS.get(len(groups), 1.0))
+
+
+def _arranged(groups: Sequence[Group], name: str, rng: random.Random, *, zoom: float) -> Scene:
+    largest = max(SIZES[group.size] for group in groups) * zoom
     arrangement = fitting_arrangement(sum(g.num for g in groups), largest, rng)
-    return Scene(tuple(groups), arrangement, rng.choice(tuple(BACKGROUNDS)), name)
+    return Scene(tuple(groups), arrangement, rng.choice(tuple(BACKGROUNDS)), name, zoom)
 
 
 def placed(scene: Scene) -> tuple[tuple[Group, float, float], ...]:
@@ -98,7 +120,7 @@ def placed(scene: Scene) -> tuple[tuple[Group, float, float], ...]:
     rng = random.Random("place:" + scene.seed)
     kinds = [group for group in scene.groups for _ in range(group.num)]
     rng.shuffle(kinds)
-    largest = max(SIZES[group.size] for group in scene.groups)
+    largest = max(scene.radius(group) for group in scene.groups)
     spots = places(len(kinds), scene.arrangement, rng, largest)
     return tuple((group, x, y) for group, (x, y) in zip(kinds, spots, strict=True))
 
@@ -108,7 +130,7 @@ def draw(scene: Scene) -> Image:
     rng = random.Random("draw:" + scene.seed)
     canvas = Canvas(shaded(BACKGROUNDS[scene.background], rng, 10), rng, noise=40)
     for group, x, y in placed(scene):
-        radius = SIZES[group.size] * rng.uniform(0.9, 1.1)
+        radius = scene.radius(group) * rng.uniform(0.9, 1.1)
         _draw_one(canvas, group.shape, x, y, radius, shaded(COLOURS[group.colour], rng), rng)
     return canvas.finished()
 

@@ -1,9 +1,9 @@
 """The rendered worlds that travel with the package: rows made on the spot, from seeds alone.
 
-`cells` (image-caption pairs of the new domain), `cell_questions` (its benchmark), `boards` (pictures
-of the general world with a list of what is where) and `shapes` (chats about it) for pre-training,
-`shape_questions` (its benchmark), `seeds` (seed tasks for a synthesizer) and `judge` /
-`judge_questions` (text rows for a judge).
+`cells` (image-caption pairs of a new domain), `cell_questions` (its benchmark), `boards` (pictures
+of the general world, each with the words for its squares) and `shapes` (chats about it) for
+pre-training, `shape_questions` (its benchmark), `seeds` (seed tasks for a synthesizer) and `judge`
+/ `judge_questions` (text rows for a judge).
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ CAPTION_REQUESTS = (
     "Summarise the image in a sentence.",
 )
 RENAMED_SHARE = 0.2  # of the general chats: made-up names teach copying from the caption turn
-LISTED_SHARE = 0.5  # of the others: every object with its square, which teaches where to look
+BOARD_SHARE = 0.4  # of the others: a word for each square, which teaches where to look
 REASONED_SHARE = 0.2  # of their answers: evidence first, then the conclusion
 QUESTIONS_PER_SCENE = 3
 
@@ -89,9 +89,9 @@ def _cell_questions(params: Params, index: int, rng: random.Random) -> Iterator[
 
 
 def _boards(params: Params, index: int, rng: random.Random) -> Iterator[Row]:
-    scene = shapes.scene(params.seed, params.split, index)
-    listed = shape_tasks.listing(facts.plain_facts(scene, rng), rng)
-    turns = (user(ImagePart(0)), assistant(listed.precise))
+    scene = shapes.medley(params.seed, params.split, index)
+    board = shape_tasks.board(facts.plain_facts(scene, rng), rng)
+    turns = (user(ImagePart(0)), assistant(board.precise))
     yield _row(params, index, _png(shapes.draw(scene)), turns, Kind.PAIR)
 
 
@@ -104,10 +104,10 @@ def _shapes(params: Params, index: int, rng: random.Random) -> Iterator[Row]:
     if is_renamed:  # copying is learnt with the caption in sight
         told = facts.told_by(caption, told)
         pairs = [described, *_asked(told, rng, 4, shape_tasks.SEEDS)]
-    elif rng.random() < LISTED_SHARE:
-        listed = shape_tasks.listing(told, rng)
+    elif rng.random() < BOARD_SHARE:
+        board = shape_tasks.board(told, rng)
         asked = _asked(told, rng, 2, shape_tasks.GENERAL)
-        pairs = [*asked, (listed.instruction, listed.precise)]
+        pairs = [*asked, (board.instruction, board.precise)]
     else:  # looking is learnt without
         pairs = [*_asked(told, rng, 4, shape_tasks.GENERAL), described]
     yield _row(params, index, _png(shapes.draw(scene)), _chat(pairs), Kind.CHAT)
