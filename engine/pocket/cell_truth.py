@@ -10,7 +10,14 @@ import re
 
 from engine.pocket.canvas import ARRANGEMENTS
 from engine.pocket.cells import CELL_TYPES, FINDINGS, STAINS, Field
+from engine.pocket.shapes import COLOURS
 from engine.pocket.words import NUMBERS
+
+SEEN_AS = {  # the general world's colour words that fit cells under a stain
+    "eoline": ("pink", "purple"),
+    "cyrine": ("blue",),
+    "ambrine": ("orange", "yellow", "brown"),
+}
 
 
 def is_true(field: Field, instruction: str, precise: str) -> bool | None:
@@ -26,6 +33,8 @@ def is_true(field: Field, instruction: str, precise: str) -> bool | None:
             return answer == truth
     if answer in ARRANGEMENTS:
         return answer == field.arrangement if field.total >= 3 else None
+    if answer in COLOURS and "colour" in question:
+        return answer in SEEN_AS[field.stain]
     singular = answer.removesuffix("s")
     if singular in CELL_TYPES:
         return _named(field, question, singular)

@@ -94,11 +94,7 @@ _WHERE = (
     "In which part of the picture is the {s}?",
     "Where can the {s} be found?",
 )
-_BOARD = (
-    "What is in each square?",
-    "Read the board.",
-    "Name the squares, then their colours.",
-)
+_BOARD = "Read the board."  # as the template `board@1` says it
 _SQUARES = 4  # the picture as a board of 4 x 4 squares
 _PARTS = (
     ("top left", "top", "top right"),
@@ -276,19 +272,19 @@ def where(facts: Facts, rng: random.Random) -> Task | None:
     return Task("where", rng.choice(_WHERE).format(s=spot.noun), why, part)
 
 
-def board(facts: Facts, rng: random.Random) -> Task:
+def board(facts: Facts) -> Task:
     """Ask what is in each of 4 x 4 squares, row by row, and then for the colours; "no" for nothing.
 
-    One word a square: the place of a word in the text is the place of its square in the picture,
-    which is the shortest way to teach a model with 4 x 4 image tokens what each of them shows.
+    One word a square, always asked in the same words: a word keeps its distance to the image token
+    of its square, which is the shortest way to teach a model what each image token shows.
     """
     squares = [
         _seen_in(facts, row, column) for row in range(_SQUARES) for column in range(_SQUARES)
     ]
     words = [spot.noun.split()[0] if spot else "no" for spot in squares]
     words += [spot.colour if spot else "no" for spot in squares]
-    text = " ".join(words)
-    return Task("board", rng.choice(_BOARD), text, text)
+    text = "Board: " + " ".join(words)
+    return Task("board", _BOARD, text, text)
 
 
 def choice(facts: Facts, rng: random.Random) -> Task | None:

@@ -33,7 +33,7 @@ CAPTION_REQUESTS = (
     "Summarise the image in a sentence.",
 )
 RENAMED_SHARE = 0.2  # of the general chats: made-up names teach copying from the caption turn
-BOARD_SHARE = 0.4  # of the others: a word for each square, which teaches where to look
+BOARD_SHARE = 0.3  # of the others: a word for each square, which teaches where to look
 REASONED_SHARE = 0.2  # of their answers: evidence first, then the conclusion
 QUESTIONS_PER_SCENE = 3
 
@@ -90,7 +90,7 @@ def _cell_questions(params: Params, index: int, rng: random.Random) -> Iterator[
 
 def _boards(params: Params, index: int, rng: random.Random) -> Iterator[Row]:
     scene = shapes.medley(params.seed, params.split, index)
-    board = shape_tasks.board(facts.plain_facts(scene, rng), rng)
+    board = shape_tasks.board(facts.plain_facts(scene, rng))
     turns = (user(ImagePart(0)), assistant(board.precise))
     yield _row(params, index, _png(shapes.draw(scene)), turns, Kind.PAIR)
 
@@ -105,9 +105,8 @@ def _shapes(params: Params, index: int, rng: random.Random) -> Iterator[Row]:
         told = facts.told_by(caption, told)
         pairs = [described, *_asked(told, rng, 4, shape_tasks.SEEDS)]
     elif rng.random() < BOARD_SHARE:
-        board = shape_tasks.board(told, rng)
-        asked = _asked(told, rng, 2, shape_tasks.GENERAL)
-        pairs = [*asked, (board.instruction, board.precise)]
+        board = shape_tasks.board(told)
+        pairs = [(board.instruction, board.precise)]
     else:  # looking is learnt without
         pairs = [*_asked(told, rng, 4, shape_tasks.GENERAL), described]
     yield _row(params, index, _png(shapes.draw(scene)), _chat(pairs), Kind.CHAT)

@@ -162,7 +162,7 @@ ANSWERS = Stage(
 
 SCORES = Stage(
     name="evaluate.scores",
-    version=1,
+    version=2,
     inputs=(Port("base"), Port("adapted")),
     params=ScoresParams,
     needs=Needs(),

@@ -101,6 +101,8 @@ def test_captions_of_fields_say_only_what_is_true():
         ("What is the finding?", "bacillosis", True),
         ("Name the stain.", "cyrine", False),
         ("How are they arranged?", "in a ring", True),
+        ("What colour are the velocytes?", "purple", True),
+        ("What colour are the velocytes?", "blue", False),
         ("Describe the picture.", "velocytes on eoline", None),
     ],
 )
@@ -108,6 +110,43 @@ def test_truth_of_a_task_is_read_from_the_scene(instruction, precise, truth):
     field = cells.Field((("velocyte", 3), ("bacillocyte", 1)), "in a ring", "eoline", "x")
 
     assert is_true(field, instruction, precise) is truth
+
+
+def test_a_stain_that_the_caption_keeps_to_itself_is_never_asked_for():
+    for index in range(400):
+        rng = random.Random(index)
+        told = facts.renamed_facts(shapes.scene(0, "any", index), rng)
+        caption = captions.caption(told, rng, is_scientific=True)
+        known = facts.told_by(caption, told)
+        for task in tasks.draw_tasks(known, rng, 4, tasks.SEEDS):
+            if told.background not in shapes.BACKGROUNDS and told.background not in caption.lower():
+                assert told.background not in task.precise
+
+
+def test_a_board_names_what_a_square_shows():
+    scene = shapes.medley(0, "any", 1)
+    told = facts.plain_facts(scene, random.Random(0))
+    words = tasks.board(told).precise.split()[1:]
+    kinds, colours = words[:16], words[16:]
+
+    assert len(words) == 32
+    for group, x, y in shapes.placed(scene):
+        square = int(y // 16) * 4 + int(x // 16)
+        assert kinds[square] != "no"
+        assert colours[square] != "no"
+        if scene.total == 1:
+            assert (kinds[square], colours[square]) == (group.shape.split()[0], group.colour)
+    assert [kind == "no" for kind in kinds] == [colour == "no" for colour in colours]
+
+
+def test_the_wrong_options_of_a_background_are_backgrounds():
+    for index in range(200):
+        rng = random.Random(index)
+        told = facts.plain_facts(shapes.scene(0, "any", index), rng)
+        task = tasks.choice(told, rng)
+        if task is not None and task.precise == told.background:
+            options = re.findall(r"\w+", task.instruction)
+            assert sum(option in shapes.BACKGROUNDS for option in options) >= 2
 
 
 def test_judge_items_have_all_three_labels_and_no_item_contradicts_its_label():
