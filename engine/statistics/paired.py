@@ -95,7 +95,9 @@ def _interval(gain: Floats, sizes: Floats, rng: Any, num_draws: int) -> tuple[fl
     import numpy as np
 
     num_clusters = len(gain)
-    if num_clusters < MIN_CLUSTERS and gain.any():
+    if not gain.any():
+        return 0.0, 0.0
+    if num_clusters < MIN_CLUSTERS:
         return -1.0, 1.0
     table = np.stack([gain, sizes], axis=1)
     draws = []
