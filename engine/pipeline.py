@@ -105,6 +105,7 @@ def _add_tasks(
         prompt=recipe.generator.prompt,
         max_new_tokens=recipe.generator.max_new_tokens,
         temperature=recipe.generator.temperature,
+        answer_temperature=recipe.generator.answer_temperature,
         row_set=row_set,
     )
     inputs = {"pairs": {"pairs": pairs}, "images": {"images": images}}

@@ -85,6 +85,7 @@ class GeneratorSpec:
     prompt: str
     max_new_tokens: int
     temperature: float  # 0: greedy
+    answer_temperature: float | None  # None: answers are drawn together with their question
     tune: TuneSpec | None
 
     def use(self) -> ModelUse:

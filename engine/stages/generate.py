@@ -1,8 +1,9 @@
 """Write tasks: the synthesizer asks and answers a question about every image-caption pair.
 
-A pair whose output holds no task goes to the ledger with the reason and what was written; its
-caption stays in the mix. The reference code drops such pairs whole, and 500 at a time when a
-request fails (METHOD sections 1.5 and 7).
+A sampled question is worth asking, a sampled answer is often wrong: with `answer_temperature` both
+answers are asked for anew once the question stands. A pair whose output holds no task goes to the
+ledger with the reason and what was written; its caption stays in the mix. The reference code drops
+such pairs whole, and 500 at a time when a request fails (METHOD sections 1.5 and 7).
 """
 
 from __future__ import annotations
@@ -11,6 +12,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from engine import prompts
 from engine.artifacts import Inputs, Outputs
 from engine.backends import Completion, Request, Sampling, Session
 from engine.diagnostics import StageError
@@ -36,6 +38,7 @@ class Params:
     prompt: str
     max_new_tokens: int
     temperature: float  # 0: greedy
+    answer_temperature: float | None  # None: answers are drawn together with their question
     row_set: str  # pairs or holdout: a row set of curate
 
 
@@ -60,18 +63,13 @@ def write_tasks(
     Raise StageError if no request is answered.
     """
     template = tools.prompts[params.prompt]
-    sampling = Sampling(params.max_new_tokens, params.temperature, tools.seed)
-
-    def ask(batch: Sequence[Record]) -> list[dict[str, Any]]:
-        requests = [_request(pair, bank, template) for pair in batch]
-        return [_row(completion) for completion in session.generate(requests, sampling)]
-
+    writer = _Writer(session, bank, template, params, tools.seed)
     outputs.rows("tasks")
     outputs.count("num_pairs", len(pairs))
     outputs.count("generated", 0)
     batches = [pairs[i : i + SHARD_PAIRS] for i in range(0, len(pairs), SHARD_PAIRS)]
     failures = []
-    written = tools.journal("generate", batches, ask, "pairs")
+    written = tools.journal("generate", batches, writer.rows, "pairs")
     for pair, row in zip(pairs, written, strict=True):
         _write_one(pair, row, template, outputs)
         failures += [row["error"]] if row["finish"] == "error" else []
@@ -79,9 +77,52 @@ def write_tasks(
         raise StageError(f"every request to the synthesizer failed; the first: {failures[0]}")
 
 
-def _request(pair: Record, bank: ImageBank, template: str) -> Request:
-    images = tuple(bank.encoded(digest) for digest in pair.images)
-    return Request(dialogue.generation_turns(pair, template), images, opens="user")
+@dataclass(frozen=True, slots=True)
+class _Writer:
+    """Puts pairs to the synthesizer, a shard at a time."""
+
+    session: Session
+    bank: ImageBank
+    template: str
+    params: Params
+    seed: int
+
+    def rows(self, batch: Sequence[Record]) -> list[dict[str, Any]]:
+        """Return a journal row per pair."""
+        shown = [tuple(self.bank.encoded(digest) for digest in pair.images) for pair in batch]
+        told = [dialogue.generation_turns(pair, self.template) for pair in batch]
+        requests = [
+            Request(turns, images, "user") for turns, images in zip(told, shown, strict=True)
+        ]
+        sampling = Sampling(self.params.max_new_tokens, self.params.temperature, self.seed)
+        rows = [_row(completion) for completion in self.session.generate(requests, sampling)]
+        if self.params.answer_temperature is not None:
+            self._answer_anew(requests, rows, self.params.answer_temperature)
+        return rows
+
+    def _answer_anew(
+        self, asked: Sequence[Request], rows: Sequence[dict[str, Any]], temperature: float
+    ) -> None:
+        """Add `answers` to the rows that hold a task: informative first, precise after it."""
+        tasks = {
+            place: task
+            for place, row in enumerate(rows)
+            if row["finish"] != "error" and isinstance(task := _found(row, self.template), Task)
+        }
+        turns = {place: asked[place].turns for place in tasks}
+        for place in tasks:
+            rows[place] |= {"finish": "stop", "answers": {}}
+        sampling = Sampling(self.params.max_new_tokens, temperature, self.seed)
+        for style in dialogue.STYLES:
+            for place, task in tasks.items():
+                question = prompts.render(self.template, turn=style, instruction=task.instruction)
+                turns[place] = (*turns[place], user(question))
+            requests = [Request(turns[place], asked[place].images) for place in tasks]
+            for place, done in zip(tasks, self.session.generate(requests, sampling), strict=True):
+                turns[place] = (*turns[place], assistant(done.text))
+                rows[place]["answers"][style] = done.text.strip()
+                if done.finish != "stop":
+                    rows[place] |= {"finish": done.finish, "error": done.error}
 
 
 def _row(completion: Completion) -> dict[str, Any]:
@@ -99,12 +140,22 @@ def _write_one(pair: Record, row: Mapping[str, Any], template: str, outputs: Out
     if row["finish"] == "error":
         outputs.quarantine(pair.meta.source_id, FAILED, (row["error"] or "")[:DETAIL_CHARS])
         return
-    found = dialogue.task_from_turns(turns, template)
+    found = _found(row, template)
     if isinstance(found, NoTask):
         reason = CUT if row["finish"] == "length" else found.reason
         outputs.quarantine(pair.meta.source_id, reason, _shown(turns))
     else:
         outputs.rows("tasks").write(_task(pair, found))
+
+
+def _found(row: Mapping[str, Any], template: str) -> Task | NoTask:
+    """Return the task of a journal row, with the answers that were asked for anew, if they were."""
+    task = dialogue.task_from_turns([_turn(role, text) for role, text in row["turns"]], template)
+    if isinstance(task, NoTask) or "answers" not in row:
+        return task
+    if row["finish"] != "stop" or not all(row["answers"].values()):
+        return NoTask(dialogue.EMPTY_TURN)
+    return Task(task.instruction, **row["answers"])
 
 
 def _task(pair: Record, task: Task) -> Record:
@@ -127,7 +178,7 @@ def _shown(turns: Sequence[Turn]) -> str:
 
 STAGE = Stage(
     name="generate",
-    version=1,
+    version=2,
     inputs=(Port("pairs"), Port("images"), Port("model", required=False)),
     params=Params,
     needs=Needs(accelerator=True),

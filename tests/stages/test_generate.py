@@ -1,16 +1,18 @@
 from __future__ import annotations
 
+from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
 from engine.artifacts import Artifact, Outputs
-from engine.backends import Completion, Request
+from engine.backends import Completion, Request, Sampling
 from engine.diagnostics import StageError
 from engine.plugin import ModelUse
 from engine.records import Record
 from engine.stages import generate
-from engine.stages.generate import Params, write_tasks
+from engine.stages.generate import CUT, FAILED, Params, write_tasks
 from tests.stages.running import Bench
 from tests.stages.talking import (
     FakeSession,
@@ -28,13 +30,19 @@ PARAMS = Params(
     prompt="synthesize@1",
     max_new_tokens=64,
     temperature=0.0,
+    answer_temperature=None,
     row_set="pairs",
 )
+ANEW = replace(PARAMS, temperature=0.7, answer_temperature=0.0)
 GOOD = dialogue_turns(PRECISE + "What?", "a cat", INFORMATIVE + "What?", "It has whiskers.")
 
 
 def written(
-    folder: Path, session: FakeSession, num_pairs: int, scratch: str = "s"
+    folder: Path,
+    session: FakeSession,
+    num_pairs: int,
+    scratch: str = "s",
+    params: Params = PARAMS,
 ) -> tuple[Artifact, list[Record]]:
     bank, digests = image_bank(folder / f"images-{len(list(folder.iterdir()))}", num_pairs)
     pairs = [a_pair(number, digest) for number, digest in enumerate(digests)]
@@ -42,7 +50,7 @@ def written(
     outputs = Outputs(folder / f"out-{len(list(folder.iterdir()))}")
     outputs.path.mkdir()
     try:
-        write_tasks(pairs, bank, session, PARAMS, outputs, bench.tools(scratch))
+        write_tasks(pairs, bank, session, params, outputs, bench.tools(scratch))
     finally:
         outputs.counts()
     return published(outputs), pairs
@@ -97,6 +105,64 @@ def test_a_synthesizer_that_fails_everywhere_is_an_error(tmp_path: Path) -> None
 
     with pytest.raises(StageError, match=r"every request to the synthesizer failed.*no memory"):
         written(tmp_path, silent, 3)
+
+
+def answer_anew(request: Request) -> Completion:
+    """Write a task when asked for one; answer its question otherwise."""
+    if request.opens == "user":
+        return said(*GOOD)
+    return said("on its face" if "informative" in request.turns[-1].text else "whiskers")
+
+
+def test_answers_can_be_asked_for_anew(tmp_path: Path) -> None:
+    session = FakeSession(answer_anew)
+    found, _ = written(tmp_path, session, 2, params=ANEW)
+
+    for task in found.records("tasks"):
+        assert task.instruction == "What?"
+        assert task.answer("informative") == "on its face"
+        assert task.answer("precise") == "whiskers"
+    asked_last = session.asked[-1]
+    assert [turn.text for turn in asked_last.turns[-3:]] == [
+        INFORMATIVE + "What?",
+        "on its face",
+        PRECISE + "What?",
+    ]
+    assert asked_last.images
+
+
+def test_each_pass_has_its_own_temperature(tmp_path: Path) -> None:
+    temperatures = []
+
+    class Noting(FakeSession):
+        def generate(self, requests: Sequence[Request], sampling: Sampling) -> list[Completion]:
+            temperatures.append(sampling.temperature)
+            return super().generate(requests, sampling)
+
+    written(tmp_path, Noting(answer_anew), 1, params=ANEW)
+
+    assert temperatures == [0.7, 0.0, 0.0]
+
+
+@pytest.mark.parametrize(
+    ("answer", "reason"),
+    [
+        (said(finish="length"), CUT),
+        (said(""), "an instruction or answer is empty"),
+        (said(finish="error", error="no memory"), FAILED),
+    ],
+)
+def test_a_task_without_its_new_answers_goes_to_the_ledger(
+    tmp_path: Path, answer: Completion, reason: str
+) -> None:
+    def rule(request: Request) -> Completion:
+        is_first = request.turns[1].text == "Caption 0."
+        return answer if is_first and request.opens == "assistant" else answer_anew(request)
+
+    found, _ = written(tmp_path, FakeSession(rule), 2, params=ANEW)
+
+    assert [row["reason"] for row in found.rows("quarantine")] == [reason]
+    assert [task.meta.source_id for task in found.records("tasks")] == ["p1"]
 
 
 def test_counts_tell_completions_with_text_from_tasks(tmp_path: Path) -> None:
