@@ -33,7 +33,6 @@ class ModelFamily:
     # How tensors of single images are joined into those of a batch: along axis 0 (all images of
     # the batch in a row) or 1 (rows of the batch first); None: only the processor knows.
     image_axis: int | None = 0
-    image_counter: str | None = None  # tensor that says how many rows of axis 0 an image takes
     marks_image_tokens: bool = False  # the forward pass wants `mm_token_type_ids`
     params: type = field(default=NoParams)
 

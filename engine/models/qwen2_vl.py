@@ -13,6 +13,5 @@ PLUGIN = ModelFamily(
         "projector": ("model.visual.merger",),
         "language": ("model.language_model", "lm_head"),
     },
-    image_counter="image_grid_thw",
     marks_image_tokens=True,
 )

@@ -40,10 +40,8 @@ _MARKER = re.compile(
     re.IGNORECASE | re.VERBOSE,
 )
 _SENTENCE_END = re.compile(r"(?<=[.!?])\s+|\n")
-_SHORTENED = re.compile(  # words whose full stop ends no sentence
-    r"""\b(?:approx|ca|cf|vs|e\.g|i\.e|resp|incl|max|min|no|nos|fig|figs|tab|eq|vol|st|dr|prof
-          |mr|mrs|ms|jr|sr|sp|spp|subsp|var|staph|strep|al|wt|temp|avg|std|dept|gov|mt)\.$""",
-    re.IGNORECASE | re.VERBOSE,
+_SHORTENED = re.compile(  # words whose full stop ends no sentence; "MR.", "MS." and "no." do end one
+    r"\b(?:approx|ca|cf|vs|e\.g|i\.e|resp|incl|[Ff]ig|spp|subsp|al|Dr|Prof|St|Mt|Mrs|Staph|Strep)\.$"
 )
 _INITIAL = re.compile(r"\b[A-Z]\.$")  # of a name, where a small letter follows: "E. coli"
 _BULLET = re.compile(r"^[ \t]*(?:[-*\u2022]|\d+[.)])[ \t]+", re.MULTILINE)

@@ -214,8 +214,9 @@ def test_a_shortened_word_ends_no_sentence(precise: str) -> None:
     assert score("strict", "open", answer, precise).value == 1.0
 
 
-def test_a_single_letter_before_a_new_sentence_is_an_answer() -> None:
-    assert conclusion("The answer is B. The border is smooth.") == "B."
+@pytest.mark.parametrize("precise", ["B", "no", "MR", "MS", "Paris", "5"])
+def test_an_answer_before_a_new_sentence_ends_there(precise: str) -> None:
+    assert conclusion(f"The answer is {precise}. The border is smooth.") == f"{precise}."
 
 
 @pytest.mark.parametrize(
