@@ -40,7 +40,7 @@ _MARKER = re.compile(
     re.IGNORECASE | re.VERBOSE,
 )
 _SENTENCE_END = re.compile(r"(?<=[.!?])\s+|\n")
-_SHORTENED = re.compile(  # words whose full stop ends no sentence; "MR.", "MS." and "no." do end one
+_SHORTENED = re.compile(  # words whose full stop ends no sentence; "MR." and "no." do end one
     r"\b(?:approx|ca|cf|vs|e\.g|i\.e|resp|incl|[Ff]ig|spp|subsp|al|Dr|Prof|St|Mt|Mrs|Staph|Strep)\.$"
 )
 _INITIAL = re.compile(r"\b[A-Z]\.$")  # of a name, where a small letter follows: "E. coli"
