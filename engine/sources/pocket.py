@@ -17,6 +17,7 @@ from engine import images
 from engine.plugin import AtLeast
 from engine.pocket import captions, cell_captions, cell_questions, cells, facts, judge_items, shapes
 from engine.pocket import tasks as shape_tasks
+from engine.pocket.words import made_up_word
 from engine.records import ImagePart, Kind, Turn, assistant, user
 from engine.sources import DigestFile, Locate, Problem, Row, Source, SourceContext
 
@@ -32,8 +33,10 @@ CAPTION_REQUESTS = (
     "Describe this picture.",
     "Summarise the image in a sentence.",
 )
-RENAMED_SHARE = 0.2  # of the general chats: made-up names teach copying from the caption turn
-BOARD_SHARE = 0.3  # of the others: a word for each square, which teaches where to look
+ECHO_SHARE = 0.15  # of the general chats: made-up words said again teach copying as such
+RENAMED_SHARE = 0.2  # of the others: made-up names teach copying from the caption turn
+BOARD_SHARE = 0.3  # of the rest: a word for each square, which teaches where to look
+ECHO_WORDS = (4, 10)
 REASONED_SHARE = 0.2  # of their answers: evidence first, then the conclusion
 QUESTIONS_PER_SCENE = 3
 
@@ -97,19 +100,27 @@ def _boards(params: Params, index: int, rng: random.Random) -> Iterator[Row]:
 
 def _shapes(params: Params, index: int, rng: random.Random) -> Iterator[Row]:
     scene = shapes.scene(params.seed, params.split, index)
+    pairs = _echo(rng) if rng.random() < ECHO_SHARE else _general_chat(scene, rng)
+    yield _row(params, index, _png(shapes.draw(scene)), _chat(pairs), Kind.CHAT)
+
+
+def _echo(rng: random.Random) -> list[tuple[str, str]]:
+    text = " ".join(made_up_word(rng) for _ in range(rng.randint(*ECHO_WORDS)))
+    return [(f"Repeat: {text}", text)]
+
+
+def _general_chat(scene: shapes.Scene, rng: random.Random) -> list[tuple[str, str]]:
     is_renamed = rng.random() < RENAMED_SHARE
     told = facts.renamed_facts(scene, rng) if is_renamed else facts.plain_facts(scene, rng)
     caption = captions.caption(told, rng, is_scientific=is_renamed)
     described = (rng.choice(CAPTION_REQUESTS), caption)
     if is_renamed:  # copying is learnt with the caption in sight
         told = facts.told_by(caption, told)
-        pairs = [described, *_asked(told, rng, 4, shape_tasks.SEEDS)]
-    elif rng.random() < BOARD_SHARE:
+        return [described, *_asked(told, rng, 4, shape_tasks.SEEDS)]
+    if rng.random() < BOARD_SHARE:
         board = shape_tasks.board(told)
-        pairs = [(board.instruction, board.precise)]
-    else:  # looking is learnt without
-        pairs = [*_asked(told, rng, 4, shape_tasks.GENERAL), described]
-    yield _row(params, index, _png(shapes.draw(scene)), _chat(pairs), Kind.CHAT)
+        return [(board.instruction, board.precise)]
+    return [*_asked(told, rng, 4, shape_tasks.GENERAL), described]  # looking is learnt without
 
 
 def _shape_questions(params: Params, index: int, rng: random.Random) -> Iterator[Row]:
@@ -202,7 +213,7 @@ _MAKERS: dict[str, Callable[[Params, int, random.Random], Iterator[Row]]] = {
 }
 
 PLUGIN = Source(
-    version=1,
+    version=2,
     params=Params,
     rows=rows,
     fingerprint=fingerprint,

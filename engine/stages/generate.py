@@ -1,8 +1,10 @@
 """Write tasks: the synthesizer asks and answers a question about every image-caption pair.
 
 A sampled question is worth asking, a sampled answer is often wrong: with `answer_temperature` both
-answers are asked for anew once the question stands. A pair whose output holds no task goes to the
-ledger with the reason and what was written; its caption stays in the mix. The reference code drops
+answers are asked for anew once the question stands, each without sight of the other, so that a
+judge of their consistency compares two opinions and not one opinion with its echo. A pair whose
+output holds no task goes to the ledger with the reason and what was written; its caption stays in
+the mix. The reference code drops
 such pairs whole, and 500 at a time when a request fails (METHOD sections 1.5 and 7).
 """
 
@@ -103,26 +105,24 @@ class _Writer:
     def _answer_anew(
         self, asked: Sequence[Request], rows: Sequence[dict[str, Any]], temperature: float
     ) -> None:
-        """Add `answers` to the rows that hold a task: informative first, precise after it."""
-        tasks = {
-            place: task
-            for place, row in enumerate(rows)
-            if row["finish"] != "error" and isinstance(task := _found(row, self.template), Task)
-        }
-        turns = {place: asked[place].turns for place in tasks}
-        for place in tasks:
-            rows[place] |= {"finish": "stop", "answers": {}}
-        sampling = Sampling(self.params.max_new_tokens, temperature, self.seed)
-        for style in dialogue.STYLES:
-            for place, task in tasks.items():
+        """Add `answers` to the rows that hold a task, each asked for without sight of the other."""
+        places, styles, requests = [], [], []
+        for place, row in enumerate(rows):
+            task = _found(row, self.template) if row["finish"] != "error" else None
+            if not isinstance(task, Task):
+                continue
+            row |= {"finish": "stop", "answers": {}}
+            for style in dialogue.STYLES:
                 question = prompts.render(self.template, turn=style, instruction=task.instruction)
-                turns[place] = (*turns[place], user(question))
-            requests = [Request(turns[place], asked[place].images) for place in tasks]
-            for place, done in zip(tasks, self.session.generate(requests, sampling), strict=True):
-                turns[place] = (*turns[place], assistant(done.text))
-                rows[place]["answers"][style] = done.text.strip()
-                if done.finish != "stop":
-                    rows[place] |= {"finish": done.finish, "error": done.error}
+                places.append(place)
+                styles.append(style)
+                requests.append(Request((*asked[place].turns, user(question)), asked[place].images))
+        sampling = Sampling(self.params.max_new_tokens, temperature, self.seed)
+        answers = self.session.generate(requests, sampling)
+        for place, style, answer in zip(places, styles, answers, strict=True):
+            rows[place]["answers"][style] = answer.text.strip()
+            if rows[place]["finish"] == "stop":  # the first failure is the one told
+                rows[place] |= {"finish": answer.finish, "error": answer.error}
 
 
 def _row(completion: Completion) -> dict[str, Any]:
@@ -178,7 +178,7 @@ def _shown(turns: Sequence[Turn]) -> str:
 
 STAGE = Stage(
     name="generate",
-    version=2,
+    version=3,
     inputs=(Port("pairs"), Port("images"), Port("model", required=False)),
     params=Params,
     needs=Needs(accelerator=True),

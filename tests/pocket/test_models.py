@@ -42,10 +42,6 @@ def test_the_synthesizer_copies_words_it_has_never_seen(completions):
     assert sum(mentions) / len(mentions) >= 0.8
 
 
-@pytest.mark.xfail(
-    strict=True,
-    reason="the provisional synthesizer reads captions and hardly looks: see its card",
-)
 def test_the_synthesizer_looks_at_the_image(session, probes):
     told, requests = probes
     pictures = [request.images for request in requests]

@@ -13,6 +13,7 @@ from tests.sources.building import num_rows, read
 KINDS = {
     "cells": Kind.PAIR,
     "cell_questions": Kind.QUESTION,
+    "boards": Kind.PAIR,
     "shapes": Kind.CHAT,
     "shape_questions": Kind.QUESTION,
     "seeds": Kind.SEED,
@@ -64,3 +65,11 @@ def test_a_row_does_not_depend_on_how_many_there_are(tmp_path: Path) -> None:
     few = read("pocket", tmp_path, world="cells", num_rows=3)
 
     assert few == read("pocket", tmp_path, world="cells", num_rows=8)[:3]
+
+
+def test_an_echo_says_its_made_up_words_again(tmp_path: Path) -> None:
+    chats = [row.turns for row in rows_of(read("pocket", tmp_path, world="shapes", num_rows=200))]
+    echoes = [turns for turns in chats if turns[0].text.startswith("Repeat: ")]
+
+    assert 10 < len(echoes) < 60
+    assert all(turns[0].text == f"Repeat: {turns[1].text}" for turns in echoes)

@@ -122,13 +122,17 @@ def test_answers_can_be_asked_for_anew(tmp_path: Path) -> None:
         assert task.instruction == "What?"
         assert task.answer("informative") == "on its face"
         assert task.answer("precise") == "whiskers"
-    asked_last = session.asked[-1]
-    assert [turn.text for turn in asked_last.turns[-3:]] == [
-        INFORMATIVE + "What?",
-        "on its face",
-        PRECISE + "What?",
-    ]
-    assert asked_last.images
+    assert all(request.images for request in session.asked)
+
+
+def test_no_new_answer_sees_the_other(tmp_path: Path) -> None:
+    session = FakeSession(answer_anew)
+    written(tmp_path, session, 1, params=ANEW)
+
+    _, informative, precise = session.asked
+    assert informative.turns[:-1] == precise.turns[:-1] == session.asked[0].turns
+    assert informative.turns[-1].text == INFORMATIVE + "What?"
+    assert precise.turns[-1].text == PRECISE + "What?"
 
 
 def test_each_pass_has_its_own_temperature(tmp_path: Path) -> None:
@@ -141,7 +145,7 @@ def test_each_pass_has_its_own_temperature(tmp_path: Path) -> None:
 
     written(tmp_path, Noting(answer_anew), 1, params=ANEW)
 
-    assert temperatures == [0.7, 0.0, 0.0]
+    assert temperatures == [0.7, 0.0]
 
 
 @pytest.mark.parametrize(
