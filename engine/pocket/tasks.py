@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import math
 import random
 from collections.abc import Callable
 
-from engine.pocket.canvas import ARRANGEMENTS, SIDE_PX
-from engine.pocket.facts import Facts, Kind, Spot, Task
+from engine.pocket.boards import part_of_side
+from engine.pocket.canvas import ARRANGEMENTS
+from engine.pocket.facts import Facts, Kind, Task
 from engine.pocket.words import NUMBERS
 
 Maker = Callable[[Facts, random.Random], Task | None]
@@ -94,8 +94,6 @@ _WHERE = (
     "In which part of the picture is the {s}?",
     "Where can the {s} be found?",
 )
-_BOARD = "Read the board."  # as the template `board@1` says it
-_SQUARES = 4  # the picture as a board of 4 x 4 squares
 _PARTS = (
     ("top left", "top", "top right"),
     ("left", "middle", "right"),
@@ -267,24 +265,9 @@ def where(facts: Facts, rng: random.Random) -> Task | None:
     if not single:
         return None
     spot = rng.choice(single)
-    part = _PARTS[_cell(spot.y, 3)][_cell(spot.x, 3)]
+    part = _PARTS[part_of_side(spot.y, 3)][part_of_side(spot.x, 3)]
     why = rng.choice((f"The {spot.noun} is at the {part}.", f"A {spot.noun} lies at the {part}."))
     return Task("where", rng.choice(_WHERE).format(s=spot.noun), why, part)
-
-
-def board(facts: Facts) -> Task:
-    """Ask what is in each of 4 x 4 squares, row by row, and then for the colours; "no" for nothing.
-
-    One word a square, always asked in the same words: a word keeps its distance to the image token
-    of its square, which is the shortest way to teach a model what each image token shows.
-    """
-    squares = [
-        _seen_in(facts, row, column) for row in range(_SQUARES) for column in range(_SQUARES)
-    ]
-    words = [spot.noun.split()[0] if spot else "no" for spot in squares]
-    words += [spot.colour if spot else "no" for spot in squares]
-    text = "Board: " + " ".join(words)
-    return Task("board", _BOARD, text, text)
 
 
 def choice(facts: Facts, rng: random.Random) -> Task | None:
@@ -374,24 +357,6 @@ def _wrong_options(task: Task, facts: Facts, rng: random.Random) -> list[str]:
     if task.kind == "arrangement":
         return rng.sample([name for name in ARRANGEMENTS if name != facts.arrangement], 2)
     return [name for name, _ in facts.absent]
-
-
-def _cell(pixels: float, num: int) -> int:
-    """Return which of `num` equal parts of the side a coordinate falls into."""
-    return min(int(pixels * num / SIDE_PX), num - 1)
-
-
-def _seen_in(facts: Facts, row: int, column: int) -> Spot | None:
-    """Return the object whose centre is in a square or that covers the square's own centre."""
-    side = SIDE_PX / _SQUARES
-    middle = ((column + 0.5) * side, (row + 0.5) * side)
-    found = [
-        (math.dist(middle, (spot.x, spot.y)), spot)
-        for spot in facts.spots
-        if (_cell(spot.y, _SQUARES), _cell(spot.x, _SQUARES)) == (row, column)
-        or math.dist(middle, (spot.x, spot.y)) < spot.radius
-    ]
-    return min(found, key=lambda one: one[0])[1] if found else None
 
 
 def _are(kind: Kind) -> str:

@@ -15,7 +15,16 @@ from typing import Annotated, Any, Literal
 
 from engine import images
 from engine.plugin import AtLeast
-from engine.pocket import captions, cell_captions, cell_questions, cells, facts, judge_items, shapes
+from engine.pocket import (
+    boards,
+    captions,
+    cell_captions,
+    cell_questions,
+    cells,
+    facts,
+    judge_items,
+    shapes,
+)
 from engine.pocket import tasks as shape_tasks
 from engine.pocket.words import made_up_word
 from engine.records import ImagePart, Kind, Turn, assistant, user
@@ -93,7 +102,7 @@ def _cell_questions(params: Params, index: int, rng: random.Random) -> Iterator[
 
 def _boards(params: Params, index: int, rng: random.Random) -> Iterator[Row]:
     scene = shapes.medley(params.seed, params.split, index)
-    board = shape_tasks.board(facts.plain_facts(scene, rng))
+    board = boards.board(facts.plain_facts(scene, rng))
     turns = (user(ImagePart(0)), assistant(board.precise))
     yield _row(params, index, _png(shapes.draw(scene)), turns, Kind.PAIR)
 
@@ -118,7 +127,7 @@ def _general_chat(scene: shapes.Scene, rng: random.Random) -> list[tuple[str, st
         told = facts.told_by(caption, told)
         return [described, *_asked(told, rng, 4, shape_tasks.SEEDS)]
     if rng.random() < BOARD_SHARE:
-        board = shape_tasks.board(told)
+        board = boards.board(told)
         return [(board.instruction, board.precise)]
     return [*_asked(told, rng, 4, shape_tasks.GENERAL), described]  # looking is learnt without
 

@@ -10,6 +10,7 @@ import pytest
 
 from engine import images
 from engine.pocket import (
+    boards,
     captions,
     cell_captions,
     cell_questions,
@@ -126,7 +127,7 @@ def test_a_stain_that_the_caption_keeps_to_itself_is_never_asked_for():
 def test_a_board_names_what_a_square_shows():
     scene = shapes.medley(0, "any", 1)
     told = facts.plain_facts(scene, random.Random(0))
-    words = tasks.board(told).precise.split()[1:]
+    words = boards.board(told).precise.split()[1:]
     kinds, colours = words[:16], words[16:]
 
     assert len(words) == 32
