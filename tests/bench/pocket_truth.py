@@ -1,4 +1,4 @@
-"""Share of generated tasks that are true of their scene, before and after the filter.
+"""Share of generated tasks that are true of their scene: all, those the judge kept, the others.
 
 `python -m tests.bench.pocket_truth [STORE]` reads the newest run of the quickstart in a store.
 """
@@ -38,15 +38,20 @@ def line(name: str, found: Counter[str]) -> str:
 
 
 def main(store_path: str) -> None:
-    """Print both shares of the newest run that has tasks."""
+    """Print the shares of the newest run: of what was generated, kept by the judge, and dropped."""
     store = Store(Path(store_path))
     run = runs.newest(store)
     assert run is not None, "the store has no run"
     plan = run.plan()
-    for node_id, row_set in (("generate", "tasks"), ("filter", "kept")):
+
+    def found(node_id: str, row_set: str) -> Counter[str]:
         artifact = store.get(plan.node(node_id).key)
         assert artifact is not None, f"{node_id} is not finished"
-        print(line(row_set, truths(artifact.records(row_set))))
+        return truths(artifact.records(row_set))
+
+    generated, kept = found("generate", "tasks"), found("filter", "kept")
+    for name, counts in (("generated", generated), ("kept", kept), ("dropped", generated - kept)):
+        print(line(name, counts))
 
 
 if __name__ == "__main__":
