@@ -57,6 +57,12 @@ class Facts:
         return sum(kind.num for kind in self.kinds)
 
     @property
+    def names(self) -> tuple[str, ...]:
+        """Every name of a kind, absent ones too, of the background and of the finding."""
+        kinds = [kind.noun for kind in self.kinds] + [noun for noun, _ in self.absent]
+        return tuple(name for name in (*kinds, self.background, self.label) if name)
+
+    @property
     def commonest(self) -> Kind | None:
         """The kind with most objects, or None on a tie."""
         ranked = sorted(self.kinds, key=lambda kind: -kind.num)

@@ -147,12 +147,25 @@ def _seeds(params: Params, index: int, rng: random.Random) -> Iterator[Row]:
     scene = shapes.scene(params.seed, params.split, index)
     told = facts.renamed_facts(scene, rng)
     caption = captions.caption(told, rng, is_scientific=True)
-    turns = [user(ImagePart(0)), assistant(caption)]
-    for task in shape_tasks.draw_tasks(facts.told_by(caption, told), rng, 1, shape_tasks.SEEDS):
-        turns.append(user(task.instruction))
-        turns.append(assistant(task.informative, style="informative"))
-        turns.append(assistant(task.precise, style="precise"))
-    yield _row(params, index, _png(shapes.draw(scene)), tuple(turns), Kind.SEED)
+    task = _seed_task(facts.told_by(caption, told), caption.lower(), rng)
+    turns = (
+        user(ImagePart(0)),
+        assistant(caption),
+        user(task.instruction),
+        assistant(task.informative, style="informative"),
+        assistant(task.precise, style="precise"),
+    )
+    yield _row(params, index, _png(shapes.draw(scene)), turns, Kind.SEED)
+
+
+def _seed_task(told: facts.Facts, caption: str, rng: random.Random) -> facts.Task:
+    """Return a task with a name of its caption: one that fits any picture is soon asked of all."""
+    names = [name for name in told.names if name in caption] or told.names
+    while True:
+        (task,) = shape_tasks.draw_tasks(told, rng, 1, shape_tasks.SEEDS)
+        text = f"{task.instruction} {task.informative} {task.precise}".lower()
+        if any(name in text for name in names):
+            return task
 
 
 def _judge(params: Params, index: int, rng: random.Random) -> Iterator[Row]:

@@ -1,10 +1,14 @@
 from __future__ import annotations
 
+import re
+from collections import Counter
 from pathlib import Path
 
 import pytest
 
 from engine import images
+from engine.pocket.shapes import SHAPES
+from engine.pocket.words import plural
 from engine.records import Kind, make_record
 from engine.records import Meta as RowMeta
 from engine.sources import Problem, Row
@@ -20,6 +24,7 @@ KINDS = {
     "judge": Kind.CHAT,
     "judge_questions": Kind.QUESTION,
 }
+SHAPE_WORDS = {word for name in SHAPES for word in (name, plural(name))}
 
 
 def rows_of(found: list[Row | Problem]) -> list[Row]:
@@ -73,3 +78,17 @@ def test_an_echo_says_its_made_up_words_again(tmp_path: Path) -> None:
 
     assert 10 < len(echoes) < 60
     assert all(turns[0].text == f"Repeat: {turns[1].text}" for turns in echoes)
+
+
+def test_a_seed_task_names_something_of_its_caption(tmp_path: Path) -> None:
+    rows = rows_of(read("pocket", tmp_path, world="seeds", num_rows=200))
+    captions = [set(re.findall("[a-z]+", row.turns[1].text.lower())) for row in rows]
+    seen = Counter(word for words in captions for word in words)
+
+    named = []
+    for row, words in zip(rows, captions, strict=True):
+        names = {word for word in words if seen[word] <= 2} | words & SHAPE_WORDS
+        task = " ".join(turn.text.lower() for turn in row.turns[2:])
+        named.append(any(name[:4] in task for name in names))
+
+    assert sum(named) >= 195  # "bodies" hides the name of "a body"
