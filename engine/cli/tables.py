@@ -56,7 +56,8 @@ def plan_text(recipe: str, nodes: Sequence[NodeOutlook]) -> str:
 
 def _expected(nodes: Sequence[NodeOutlook]) -> str:
     to_run = [item for item in nodes if item.state != CACHED]
-    known = [item.estimate.wall_s for item in to_run if item.estimate is not None]
+    guesses = [item.estimate for item in to_run]
+    known = [guess.wall_s for guess in guesses if guess is not None and guess.is_own]
     if not known or len(known) < len(to_run):
         return ""
     return f" (took {duration(sum(known))} one after the other last time)"

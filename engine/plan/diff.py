@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 _ABSENT = object()
+_FEW = 6
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,14 +43,28 @@ def nearest(
     """Return the stored pre-image of the same stage with the fewest differences, or None.
 
     A differing parameter weighs more than a differing input: inputs differ because of other nodes.
+    One that differs in many and in most values is of another experiment and says nothing.
     """
     same = [old for old in stored if old.get("stage") == new.get("stage")]
-    return min(same, key=lambda old: _distance(old, new), default=None)
+    found = min(same, key=lambda old: _distance(old, new), default=None)
+    if found is None:
+        return None
+    num_changed, _ = _distance(found, new)
+    is_other = num_changed > max(_FEW, _num_values(new.get("params")) / 2)
+    return None if is_other else found
 
 
 def _distance(old: Mapping[str, Any], new: Mapping[str, Any]) -> tuple[int, int]:
     found = changes(old, new)
     return sum(not change.is_input for change in found), len(found)
+
+
+def _num_values(value: Any) -> int:
+    if isinstance(value, Mapping):
+        return sum(_num_values(item) for item in value.values())
+    if isinstance(value, list | tuple):
+        return sum(_num_values(item) for item in value)
+    return 1
 
 
 def _walk(path: str, old: Any, new: Any) -> Iterator[Change]:

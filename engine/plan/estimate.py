@@ -7,6 +7,8 @@ from dataclasses import dataclass
 
 from engine.plan.stage import Node
 
+_OWN = "the same node before"
+
 
 @dataclass(frozen=True, slots=True)
 class Measurement:
@@ -27,6 +29,11 @@ class Estimate:
     peak_memory_gb: float
     basis: str
 
+    @property
+    def is_own(self) -> bool:
+        """Tell whether this very node of the recipe was measured, and not another of its stage."""
+        return self.basis == _OWN
+
 
 def estimate(node: Node, recipe: str, measured: Iterable[Measurement]) -> Estimate | None:
     """Return the latest measurement of this node of this recipe, else of its stage, else None.
@@ -36,7 +43,7 @@ def estimate(node: Node, recipe: str, measured: Iterable[Measurement]) -> Estima
     past = [found for found in measured if found.stage == node.stage]
     own = [found for found in past if found.recipe == recipe and found.node == node.id]
     if own:
-        return Estimate(own[-1].wall_s, own[-1].peak_memory_gb, "the same node before")
+        return Estimate(own[-1].wall_s, own[-1].peak_memory_gb, _OWN)
     if past:
         return Estimate(past[-1].wall_s, past[-1].peak_memory_gb, f"`{past[-1].node}` before")
     return None

@@ -38,3 +38,18 @@ def test_the_nearest_preimage_differs_in_the_fewest_parameters():
 
 def test_nothing_is_near_when_the_stage_never_ran():
     assert nearest({"stage": "train"}, [{"stage": "mix"}]) is None
+
+
+def test_a_preimage_that_differs_in_most_values_is_not_near():
+    new = {"stage": "collect", "params": {str(number): "new" for number in range(10)}}
+    other = {"stage": "collect", "params": {str(number): "old" for number in range(10)}}
+    near = {"stage": "collect", "params": new["params"] | {"1": "old"}}
+
+    assert nearest(new, [other]) is None
+    assert nearest(new, [other, near]) == near
+
+
+def test_few_values_may_all_differ():
+    new, old = ({"stage": "count", "params": {"rows": rows, "note": rows}} for rows in (1, 2))
+
+    assert nearest(new, [old]) == old
