@@ -35,6 +35,27 @@ class Estimate:
         return self.basis == _OWN
 
 
+@dataclass(frozen=True, slots=True)
+class Figure:
+    """A number, and where it comes from in a few words: a person must be able to judge it."""
+
+    value: float
+    basis: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Forecast:
+    """What a node will probably take and make; None where nothing is known."""
+
+    rows: Figure | None = None  # rows that it writes
+    images: Figure | None = None  # images that it reads
+    tokens: Figure | None = None  # tokens that its model reads and writes
+    gpu_memory_gb: Figure | None = None  # at the peak, on one device
+    wall_h: Figure | None = None
+    cost: Figure | None = None  # hours times devices times their price
+    disk_gb: Figure | None = None  # size of its artifact, checkpoints included
+
+
 def estimate(node: Node, recipe: str, measured: Iterable[Measurement]) -> Estimate | None:
     """Return the latest measurement of this node of this recipe, else of its stage, else None.
 
