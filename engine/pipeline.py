@@ -6,7 +6,7 @@ other into one plan; nodes with equal keys are the same node, so finished stages
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 from typing import Any
 
@@ -32,12 +32,13 @@ HOLDOUT = "holdout"
 _STAGE_BY_NAME = {stage.name: stage for stage in STAGES}
 
 
-def compile_plan(experiment: Experiment, pins: Pins) -> Plan:
+def compile_plan(experiment: Experiment, pins: Pins, name_file: Callable[[str], str] = str) -> Plan:
     """Compile a recipe and its matrix arms into one plan.
 
+    `name_file` turns the file of a recipe line into the name that stands in the plan.
     Raises RequestError, with every diagnostic, when a source is missing or empty.
     """
-    builder = PlanBuilder(_STAGE_BY_NAME, pins)
+    builder = PlanBuilder(_STAGE_BY_NAME, pins, name_file)
     arms = {name: _compile_arm(recipe, name, builder) for name, recipe in experiment.arms.items()}
     builder.refuse_mistakes()
     _add_report(experiment, arms, builder)

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import argparse
 import os
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
+from functools import cache, partial
 from pathlib import Path
 
 from engine import package_data
@@ -48,24 +49,13 @@ def load_plan(recipe: str, overrides: list[str], store: Store) -> Planned:
     experiment = load_experiment(Path(recipe), overrides)
     folder = Path(experiment.recipe.folder)
     digests = DigestCache(store.cache / "digests.json")
-    plan = compile_plan(experiment, LocalPins(folder, digests.digest_file))
-    return Planned(with_portable_origins(plan, folder), folder, digests)
+    pins = LocalPins(folder, digests.digest_file)
+    plan = compile_plan(experiment, pins, cache(partial(portable_name, folder)))
+    return Planned(plan, folder, digests)
 
 
-def with_portable_origins(plan: Plan, folder: Path) -> Plan:
-    """Name the files of recipe lines as seen from the recipe: no plan holds an absolute path."""
-    names = {str(node.origin["file"]) for node in plan.nodes if node.origin}
-    portable = {name: _portable(name, folder) for name in names}
-    nodes = (
-        replace(node, origin={**node.origin, "file": portable[str(node.origin["file"])]})
-        if node.origin
-        else node
-        for node in plan.nodes
-    )
-    return Plan(plan.recipe, tuple(nodes))
-
-
-def _portable(name: str, folder: Path) -> str:
+def portable_name(folder: Path, name: str) -> str:
+    """Name the file of a recipe line as seen from the recipe: no plan holds an absolute path."""
     path = Path(name).resolve()
     if not path.is_file():  # not a file at all: an override on the command line
         return name

@@ -5,8 +5,9 @@ It knows no stage: the stages are an argument, and `pipeline` says how they are 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass, field, replace
+import dataclasses
+from collections.abc import Callable, Hashable, Iterator, Mapping
+from dataclasses import dataclass, field
 from typing import Any, Protocol
 
 from engine import plugin
@@ -16,6 +17,7 @@ from engine.plan.stage import Node, Plan, Stage
 from engine.plugin import Use
 
 Inputs = Mapping[str, Mapping[str, str]]  # port -> label -> node id
+_OWN_LEVELS = 2  # params, and a value such as ModelUse that is made anew for each node
 
 
 class Pins(Protocol):
@@ -31,17 +33,42 @@ class Pins(Protocol):
         """Return the text of a template `name@version`."""
 
 
+@dataclass(frozen=True, slots=True)
+class _Bound:
+    """What the params of a stage come to; made once for params that hold the same values."""
+
+    params: Any  # kept, because it is known by the identity of what it holds
+    given: Mapping[str, Any]  # as JSON, neutral fields included
+    prompts: Mapping[str, str]  # template text by name
+    preimage: Mapping[str, Any]  # params, pins, prompts
+    canonical: Mapping[str, str]  # the same, each value as canonical JSON
+
+
+@dataclass(slots=True)
+class _Shared:
+    """A node of the plan while it is built: the arms that use it are not all known yet."""
+
+    node: Node
+    arms: list[str]
+
+
 @dataclass(slots=True)
 class PlanBuilder:
     """Collects nodes; a node whose key is already there is shared, not added."""
 
     stages: Mapping[str, Stage]
     pins: Pins
-    nodes: list[Node] = field(default_factory=list)
-    arms: dict[str, list[str]] = field(default_factory=dict)
+    name_file: Callable[[str], str]  # the file of a recipe line -> its name in the plan
     diagnostics: list[Diagnostic] = field(default_factory=list)
-    _id_by_key: dict[str, str] = field(default_factory=dict)
+    _shared: dict[str, _Shared] = field(default_factory=dict)  # by key, in topological order
     _key_by_id: dict[str, str] = field(default_factory=dict)
+    _bound: dict[Hashable, _Bound] = field(default_factory=dict)
+    _pinned: dict[Hashable, Any] = field(default_factory=dict)
+
+    @property
+    def nodes(self) -> list[Node]:
+        """Return the nodes so far, without their arms."""
+        return [shared.node for shared in self._shared.values()]
 
     def for_arm(self, arm: str, seed: int, span: Callable[..., Span | None]) -> ArmBuilder:
         """Return a builder of one arm; `span` finds the recipe line of a path."""
@@ -50,30 +77,88 @@ class PlanBuilder:
     def plan(self, recipe: str) -> Plan:
         """Return the plan. Raise RequestError, with every diagnostic, if a pin was not there."""
         self.refuse_mistakes()
-        nodes = tuple(replace(node, arms=tuple(self.arms[node.id])) for node in self.nodes)
-        return Plan(recipe, nodes)
+        return Plan(recipe, tuple(_with_arms(s.node, s.arms) for s in self._shared.values()))
 
     def refuse_mistakes(self) -> None:
         """Raise RequestError with every diagnostic so far."""
         if self.diagnostics:
             raise RequestError(*dict.fromkeys(self.diagnostics))
 
-    def add(self, node: Node, arm: str) -> str:
-        """Add a node unless one with its key is there; return the id it has in the plan."""
-        node_id = self._id_by_key.get(node.key)
-        if node_id is None:
-            node_id = node.id if node.id not in self._key_by_id else f"{node.id}@{arm}"
-            self.nodes.append(replace(node, id=node_id))
-            self._id_by_key[node.key] = node_id
-            self._key_by_id[node_id] = node.key
-            self.arms[node_id] = []
-        if arm and arm not in self.arms[node_id]:
-            self.arms[node_id].append(arm)
-        return node_id
+    def share(self, key: str, arm: str) -> str | None:
+        """Return the id of the node that has a key, used by one arm more; None without one."""
+        shared = self._shared.get(key)
+        if shared is None:
+            return None
+        if arm and arm not in shared.arms[-1:]:  # arms come one after the other
+            shared.arms.append(arm)
+        return shared.node.id
+
+    def free_id(self, plain: str, arm: str) -> str:
+        """Return the id for a new node: the plain one, or the arm's own where that is taken."""
+        return plain if plain not in self._key_by_id else f"{plain}@{arm}"
+
+    def add(self, node: Node, arm: str) -> None:
+        """Add a node whose key is new."""
+        self._shared[node.key] = _Shared(node, [arm] if arm else [])
+        self._key_by_id[node.id] = node.key
 
     def key(self, node_id: str) -> str:
         """Return the key of a node."""
         return self._key_by_id[node_id]
+
+    def origin(self, span: Span | None) -> dict[str, Any]:
+        """Return the recipe line of a node as the plan holds it."""
+        if span is None:
+            return {}
+        return {"file": self.name_file(span.file), "line": span.line, "column": span.column}
+
+    def bound(self, params: Any, span: Span | None) -> _Bound:
+        """Bind params and resolve what they name; what is not there becomes a diagnostic."""
+        identity = _identity(params)
+        found = self._bound.get(identity)
+        if found is None:
+            before = len(self.diagnostics)
+            found = self._bind(params, span)
+            if len(self.diagnostics) == before:
+                self._bound[identity] = found
+        return found
+
+    def _bind(self, params: Any, span: Span | None) -> _Bound:
+        given = plugin.unbind(params)
+        prompts = {name: self._prompt(name) for name in sorted(_prompts(given))}
+        preimage = {
+            "params": plugin.unbind(params, with_neutral=False),
+            "pins": self._pins(params, given, span),
+            "prompts": {name: keys.text_digest(text) for name, text in prompts.items()},
+        }
+        canonical = {name: keys.canonical(value) for name, value in preimage.items()}
+        return _Bound(params, given, prompts, preimage, canonical)
+
+    def _prompt(self, name: str) -> str:
+        if ("prompt", name) not in self._pinned:
+            self._pinned["prompt", name] = self.pins.prompt(name)
+        return str(self._pinned["prompt", name])
+
+    def _pins(self, params: Any, given: Any, span: Span | None) -> dict[str, Any]:
+        pins: dict[str, Any] = {}
+        for name, revision in sorted(_models(given), key=str):
+            known = (name, revision)
+            if known not in self._pinned:
+                self._pinned[known] = self._pin(self.pins.model, span, name, revision)
+            pins[name] = self._pinned[known]
+        source = getattr(params, "source", None)
+        if isinstance(source, Use):
+            pins["source"] = self._pin(self.pins.source, span, source)
+        return pins
+
+    def _pin(self, resolve: Any, span: Span | None, *what: Any) -> Any:
+        """Resolve a pin; what is not there becomes a diagnostic at its recipe line."""
+        try:
+            return resolve(*what)
+        except (OSError, ValueError) as error:
+            code = "not-found" if isinstance(error, OSError) else "empty-source"
+            self.diagnostics.append(Diagnostic(code, str(error), span))
+            return None
 
 
 @dataclass(slots=True)
@@ -89,62 +174,68 @@ class ArmBuilder:
     def __call__(self, plain: str, params: Any, inputs: Inputs, *path: str | int) -> str:
         """Add the node `plain` (`stage/label`), asked for by the recipe value at `path`."""
         stage = self.builder.stages[plain.split("/", maxsplit=1)[0]]
-        given = plugin.unbind(params)
-        matters = plugin.unbind(params, with_neutral=False)
         span = self.span(*path)
-        prompts = {name: self.builder.pins.prompt(name) for name in sorted(_prompts(given))}
-        preimage = {
+        bound = self.builder.bound(params, span)
+        wired = {port: dict(labels) for port, labels in inputs.items() if labels}
+        own = {
             "stage": stage.name,
             "version": stage.version,
-            "params": matters,
             "inputs": {
                 port: {label: self.builder.key(node) for label, node in labels.items()}
-                for port, labels in inputs.items()
-                if labels
+                for port, labels in wired.items()
             },
-            "prompts": {name: keys.text_digest(text) for name, text in prompts.items()},
-            "pins": self._pins(params, given, span),
             "seed": self.seed,
         }
-        node = Node(
-            id=plain,
-            stage=stage.name,
-            params=given,
-            inputs={port: dict(labels) for port, labels in inputs.items() if labels},
-            key=keys.digest(preimage),
-            preimage=preimage,
-            seed=self.seed,
-            prompts=prompts,
-            origin=_origin(span),
-            needs=stage.needs,
-        )
-        self.ids[plain] = self.builder.add(node, self.arm)
-        return self.ids[plain]
-
-    def _pins(self, params: Any, given: Any, span: Span | None) -> dict[str, Any]:
-        pins: dict[str, Any] = {
-            name: self._pin(self.builder.pins.model, span, name, revision)
-            for name, revision in sorted(_models(given), key=str)
-        }
-        source = getattr(params, "source", None)
-        if isinstance(source, Use):
-            pins["source"] = self._pin(self.builder.pins.source, span, source)
-        return pins
-
-    def _pin(self, resolve: Any, span: Span | None, *what: Any) -> Any:
-        """Resolve a pin; what is not there becomes a diagnostic at its recipe line."""
-        try:
-            return resolve(*what)
-        except (OSError, ValueError) as error:
-            code = "not-found" if isinstance(error, OSError) else "empty-source"
-            self.builder.diagnostics.append(Diagnostic(code, str(error), span))
-            return None
+        canonical = {name: keys.canonical(value) for name, value in own.items()}
+        key = keys.text_digest(keys.canonical_object({**canonical, **bound.canonical}))
+        node_id = self.builder.share(key, self.arm)
+        if node_id is None:
+            node_id = self.builder.free_id(plain, self.arm)
+            node = Node(
+                id=node_id,
+                stage=stage.name,
+                params=bound.given,
+                inputs=wired,
+                key=key,
+                preimage={**own, **bound.preimage},
+                seed=self.seed,
+                prompts=bound.prompts,
+                origin=self.builder.origin(span),
+                needs=stage.needs,
+            )
+            self.builder.add(node, self.arm)
+        self.ids[plain] = node_id
+        return node_id
 
 
-def _origin(span: Span | None) -> dict[str, Any]:
-    if span is None:
-        return {}
-    return {"file": span.file, "line": span.line, "column": span.column}
+def _with_arms(node: Node, arms: list[str]) -> Node:
+    """Return a node with its arms; `dataclasses.replace` takes four times as long."""
+    return Node(
+        id=node.id,
+        stage=node.stage,
+        params=node.params,
+        inputs=node.inputs,
+        key=node.key,
+        preimage=node.preimage,
+        seed=node.seed,
+        prompts=node.prompts,
+        origin=node.origin,
+        arms=tuple(arms),
+        needs=node.needs,
+    )
+
+
+def _identity(value: Any, depth: int = 0) -> Hashable:
+    """Return what tells params apart: plain values and, deeper down, the objects themselves.
+
+    Arms share the values of sections that they leave alone, so the same object is the same value.
+    """
+    if value is None or isinstance(value, str | int | float):
+        return value.__class__, value  # True, 1 and 1.0 are equal, but not the same JSON
+    if depth < _OWN_LEVELS and dataclasses.is_dataclass(value):
+        fields = value.__dataclass_fields__
+        return value.__class__, *(_identity(getattr(value, f), depth + 1) for f in fields)
+    return value.__class__, id(value)
 
 
 def _walk(value: Any) -> Iterator[Mapping[str, Any]]:

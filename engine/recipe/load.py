@@ -13,7 +13,8 @@ from engine import plugin
 from engine.diagnostics import Diagnostic, RequestError, Span
 from engine.recipe import benchmarks, checks, compose, params, prompts, schema
 from engine.recipe.model import BenchmarkSpec, Experiment, Recipe
-from engine.recipe.source import Node, Place, places
+from engine.recipe.sections import Places, Section, Sections, Spans
+from engine.recipe.source import Node
 from engine.recipe.subject import Subject
 
 MAIN = "main"
@@ -25,9 +26,8 @@ def load_experiment(path: Path, overrides: Sequence[str] = ()) -> Experiment:
     tree = compose.read_with_parents(path, compose.shown_path(path))
     mistakes: list[Diagnostic] = []
     tree = compose.overridden(tree, overrides, mistakes)
-    recipes = [
-        (arm, _recipe(arm_tree, path.parent, mistakes)) for arm, arm_tree in _arms(tree, mistakes)
-    ]
+    loader = _Loader(path.parent, mistakes)
+    recipes = [(arm, loader.recipe(arm_tree)) for arm, arm_tree in _arms(tree, mistakes)]
     if mistakes:
         raise RequestError(*dict.fromkeys(mistakes))
     bound = {arm: recipe for arm, recipe in recipes if recipe is not None}
@@ -44,45 +44,105 @@ def _arms(tree: Node, mistakes: list[Diagnostic]) -> list[tuple[str, Node]]:
     return trees
 
 
-def _recipe(tree: Node, folder: Path, mistakes: list[Diagnostic]) -> Recipe | None:
-    """Check and bind one arm; None after noting what is wrong."""
-    tree = compose.with_references(tree, mistakes)
-    frame = schema.load("recipe")
-    instance = tree.plain()
-    subject = Subject(places(tree))
-    of_frame = schema.mistakes(instance, frame, subject)
-    found = [
-        *of_frame,
-        *params.mistakes_in_uses(instance, frame, frame, subject),
-        *prompts.unknown(instance, frame, subject),
-        *params.unknown_names(instance, frame, subject),
-    ]
-    unresolved = compose.unresolved(tree)  # each of them is a mistake already
-    mistakes += [item for item in found if item.span not in unresolved]
-    specs = _benchmarks(instance, folder, subject, mistakes)
-    if not of_frame:
-        mistakes += checks.mistakes(instance, subject)
-    return None if mistakes else _bound(instance, frame, specs, folder, subject)
+class _Loader:
+    """Checks and binds the arms of one recipe; what an arm leaves as it was is done once."""
 
+    def __init__(self, folder: Path, mistakes: list[Diagnostic]) -> None:
+        self._folder = folder
+        self._mistakes = mistakes
+        self._frame = schema.load("recipe")
+        self._open_frame = {**self._frame, "required": []}  # for an arm's changed sections alone
+        self._sections = Sections()
+        self._is_well_formed = True  # what checks across sections stand on
+        self._first: dict[str, Section] = {}  # of the recipe itself, which comes first
+        self._specs: dict[int, dict[str, BenchmarkSpec]] = {}  # by the section `benchmarks`
+        self._bound: dict[tuple[object, ...], Any] = {}
 
-def _benchmarks(
-    instance: Mapping[str, Any], folder: Path, subject: Subject, mistakes: list[Diagnostic]
-) -> dict[str, BenchmarkSpec]:
-    """Read every benchmark that the recipe names, but the built-in hold-out."""
-    section = instance.get("benchmarks") if isinstance(instance, Mapping) else None
-    section = section if isinstance(section, Mapping) else {}
-    scorer = section.get("scorer", schema.default("recipe", "benchmarks", "scorer"))
-    specs = {}
-    for name, span in _benchmark_names(section, subject):
-        try:
-            found = benchmarks.find(name, folder, span)
-        except RequestError as error:
-            mistakes += error.diagnostics
-            continue
-        specs[name] = found.spec
-        if scorer in plugin.names("scorers"):
-            mistakes += benchmarks.unknown_metrics(found, scorer)
-    return specs
+    def recipe(self, tree: Node) -> Recipe | None:
+        """Check and bind one arm; None after noting what is wrong with it or an earlier one."""
+        sections = self._sections.of(tree)
+        unresolved: set[Span] = set()
+        if any(section.refers for name, section in sections.items() if name != "matrix"):
+            tree = compose.with_references(tree, self._mistakes)
+            unresolved = compose.unresolved(tree)  # each of them is a mistake already
+            sections = self._sections.of(tree)
+        subject = Subject(Places(tree, sections))
+        self._check_sections(tree, sections, subject, unresolved)
+        specs = self._benchmarks(sections.get("benchmarks"), subject)
+        if self._is_well_formed:
+            instance = {name: section.instance for name, section in sections.items()}
+            self._mistakes += checks.mistakes(instance, subject)
+        return None if self._mistakes else self._recipe(sections, specs, subject)
+
+    def _check_sections(
+        self, tree: Node, sections: dict[str, Section], subject: Subject, unresolved: set[Span]
+    ) -> None:
+        """Note every way in which the sections that no earlier arm had break the schema."""
+        is_arm = self._first.keys() == sections.keys()
+        self._first = self._first or sections
+        if is_arm:
+            part: Any = {n: s.instance for n, s in sections.items() if s is not self._first[n]}
+        else:
+            part = tree.plain()
+        frame = self._open_frame if is_arm else self._frame
+        of_frame = schema.mistakes(part, frame, subject)
+        self._is_well_formed &= not of_frame
+        found = [
+            *of_frame,
+            *params.mistakes_in_uses(part, self._frame, self._frame, subject),
+            *prompts.unknown(part, self._frame, subject),
+            *params.unknown_names(part, self._frame, subject),
+        ]
+        self._mistakes += [item for item in found if item.span not in unresolved]
+
+    def _benchmarks(self, section: Section | None, subject: Subject) -> dict[str, BenchmarkSpec]:
+        """Read every benchmark that the recipe names, but the built-in hold-out."""
+        known = self._specs.get(id(section))
+        if known is not None:
+            return known
+        chosen = section.instance if section and isinstance(section.instance, Mapping) else {}
+        specs = self._specs[id(section)] = {}
+        scorer = chosen.get("scorer", schema.default("recipe", "benchmarks", "scorer"))
+        for name, span in _benchmark_names(chosen, subject):
+            try:
+                found = benchmarks.find(name, self._folder, span)
+            except RequestError as error:
+                self._mistakes += error.diagnostics
+                continue
+            specs[name] = found.spec
+            if scorer in plugin.names("scorers"):
+                self._mistakes += benchmarks.unknown_metrics(found, scorer)
+        return specs
+
+    def _recipe(
+        self,
+        sections: Mapping[str, Section],
+        specs: Mapping[str, BenchmarkSpec],
+        subject: Subject,
+    ) -> Recipe:
+        has = {name: section.instance for name, section in sections.items()}
+        parts = checks.part_defaults(has)
+        fields = {
+            name: self._bound_section(name, kind, sections.get(name), parts)
+            for name, kind in plugin.hints_of(Recipe).items()
+            if name not in _BOUND_APART
+        }
+        folder = str(self._folder)
+        return Recipe(**fields, benchmark_specs=specs, folder=folder, spans=Spans(subject))
+
+    def _bound_section(
+        self, name: str, kind: Any, section: Section | None, parts: Mapping[str, float]
+    ) -> Any:
+        """Return a section as the recipe holds it: equal sections of two arms are one value."""
+        key = (name, id(section), *(parts.values() if name == "mix" else ()))
+        if key not in self._bound:
+            written = {name: section.instance} if section else {}
+            shape = {**self._frame, "properties": {name: self._frame["properties"][name]}}
+            value = schema.filled(written, shape, self._frame)[name]
+            if name == "mix":
+                value = {**value, "parts": {**parts, **value["parts"]}}
+            self._bound[key] = plugin.bind(kind, value)
+        return self._bound[key]
 
 
 def _benchmark_names(section: Mapping[str, Any], subject: Subject) -> list[tuple[str, Span]]:
@@ -93,32 +153,6 @@ def _benchmark_names(section: Mapping[str, Any], subject: Subject) -> list[tuple
         for index, name in enumerate(section[group])
         if isinstance(name, str) and name != benchmarks.HOLDOUT
     ]
-
-
-def _bound(
-    instance: Mapping[str, Any],
-    frame: schema.Schema,
-    specs: Mapping[str, BenchmarkSpec],
-    folder: Path,
-    subject: Subject,
-) -> Recipe:
-    values = schema.filled(instance, frame, frame)
-    values["mix"]["parts"] = checks.part_defaults(values) | values["mix"]["parts"]
-    hints = plugin.hints_of(Recipe)
-    fields = {
-        name: plugin.bind(kind, values[name])
-        for name, kind in hints.items()
-        if name not in _BOUND_APART
-    }
-    return Recipe(**fields, benchmark_specs=dict(specs), folder=str(folder), spans=_spans(subject))
-
-
-def _spans(subject: Subject) -> dict[Place, Span]:
-    """Return the place to show for each value: a section is shown at its key."""
-    return {
-        place: subject.key(*place) if subject.is_section(place) else located.value
-        for place, located in subject.places.items()
-    }
 
 
 def _raw(recipe: Recipe, tree: Node) -> dict[str, Any]:

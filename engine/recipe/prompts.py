@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from functools import cache
 from typing import Any
 
 from engine import package_data
@@ -14,7 +14,7 @@ from engine.recipe.subject import Subject
 
 def unknown(instance: Any, frame: Schema, subject: Subject) -> list[Diagnostic]:
     """Return a diagnostic for every named template that does not exist."""
-    known = set(_known())
+    known = _known()
     result = []
     for place, name in params.prompts_named(instance, frame, frame):
         if name in known or "@" not in name:
@@ -31,6 +31,7 @@ def unknown(instance: Any, frame: Schema, subject: Subject) -> list[Diagnostic]:
     return result
 
 
-def _known() -> Iterator[str]:
-    for path in package_data.folder("prompt_templates").glob("*/v*.j2"):
-        yield f"{path.parent.name}@{path.stem.removeprefix('v')}"
+@cache
+def _known() -> frozenset[str]:
+    found = package_data.folder("prompt_templates").glob("*/v*.j2")
+    return frozenset(f"{path.parent.name}@{path.stem.removeprefix('v')}" for path in found)

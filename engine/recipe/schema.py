@@ -45,7 +45,7 @@ def load(name: str) -> dict[str, Any]:
 
 def mistakes(instance: Any, schema: Schema, subject: Subject) -> list[Diagnostic]:
     """Return every way in which an instance breaks a schema."""
-    errors = list(jsonschema_rs.validator_for(dict(schema)).iter_errors(instance))
+    errors = list(_validator(schema).iter_errors(instance))
     of_type = {tuple(error.instance_path) for error in errors if error.kind.name == "type"}
     return [
         diagnostic
@@ -53,6 +53,17 @@ def mistakes(instance: Any, schema: Schema, subject: Subject) -> list[Diagnostic
         if error.kind.name == "type" or tuple(error.instance_path) not in of_type
         for diagnostic in _diagnostics(error, schema, subject)
     ]
+
+
+_validators: dict[int, tuple[Schema, Any]] = {}  # by identity: the schema is kept with it
+
+
+def _validator(schema: Schema) -> Any:
+    """Return the validator of a schema, built once: the arms of a matrix share theirs."""
+    known = _validators.get(id(schema))
+    if known is None:
+        known = _validators[id(schema)] = schema, jsonschema_rs.validator_for(dict(schema))
+    return known[1]
 
 
 def filled(instance: Any, schema: Schema, root: Schema) -> Any:

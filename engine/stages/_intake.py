@@ -9,10 +9,8 @@ from __future__ import annotations
 
 import hashlib
 import json
-import multiprocessing
 import shutil
 from collections.abc import Iterator, Sequence
-from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -78,6 +76,9 @@ def read_spans(
             journal(task, context)
             yield _replay(task.folder)
         return
+    import multiprocessing
+    from concurrent.futures import ProcessPoolExecutor
+
     # Spawned, not forked: the engine runs threads, and a fork would copy their locks.
     spawning = multiprocessing.get_context("spawn")
     pool = ProcessPoolExecutor(num_workers, spawning, _remember, (context,))

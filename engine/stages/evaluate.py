@@ -17,7 +17,6 @@ from engine.diagnostics import StageError
 from engine.images import ImageBank
 from engine.plan.stage import Needs, Port, Stage, Tools
 from engine.plugin import ModelUse
-from engine.stages import _scoring
 from engine.stages._benchmark_items import Item, holdout_questions, items_of
 from engine.stages._models import lazy_session
 
@@ -106,6 +105,8 @@ def write_answers(
 
 def run_scores(inputs: Inputs, params: ScoresParams, outputs: Outputs, tools: Tools) -> None:
     """Write `items` (both scores of every question), `scores.json` and `companions.json`."""
+    from engine.stages import _scoring
+
     rules = _scoring.rules(params.scorer, params.metric, params.metric_by_type)
     pairs = _scoring.paired_answers(inputs["base"], inputs["adapted"])
     rows = []

@@ -8,8 +8,6 @@ from typing import Any
 
 from engine.artifacts import Artifact, Inputs, Outputs
 from engine.plan.stage import Needs, Port, Stage, Tools
-from engine.rendering.page import report_html
-from engine.rendering.summary import summarise
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -24,6 +22,9 @@ class Params:
 
 def run(inputs: Inputs, params: Params, outputs: Outputs, tools: Tools) -> None:
     """Write `summary.json` and `report.html`."""
+    from engine.rendering.page import report_html
+    from engine.rendering.summary import summarise
+
     arms = nodes_by_arm(inputs.many("artifacts"), params.arms)
     named = params.raw.get("benchmarks", {})
     general = set(named.get("general", ())) - set(named.get("domain", ()))

@@ -15,8 +15,6 @@ from engine.images import ImageBank
 from engine.plan.stage import Needs, Port, Stage, Tools
 from engine.recipe.model import TrainSpec
 from engine.records import Kind, Record, RecordError
-from engine.training import dialogue
-from engine.training.fit import Job, fit
 
 BLANK = "blank/"
 
@@ -36,6 +34,8 @@ class Params:
 
 def run(inputs: Inputs, params: Params, outputs: Outputs, tools: Tools) -> None:
     """Write `model/` and `losses`."""
+    from engine.training.fit import Job, fit
+
     bank = ImageBank([inputs["seed_tasks"].path])
     job = Job(
         model=tools.locate_model(params.model),
@@ -51,6 +51,8 @@ def run(inputs: Inputs, params: Params, outputs: Outputs, tools: Tools) -> None:
 
 def chats(inputs: Inputs, params: Params, outputs: Outputs, tools: Tools) -> Iterator[Record]:
     """Yield the training chats of the seed tasks; rows of another layout go to the ledger."""
+    from engine.training import dialogue
+
     template = tools.prompts[params.prompt]
     for seed in inputs["seed_tasks"].records("rows"):
         draw = random.Random(f"{tools.seed}/{seed.id}")

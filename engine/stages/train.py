@@ -8,7 +8,6 @@ from engine.artifacts import Inputs, Outputs
 from engine.images import ImageBank
 from engine.plan.stage import Needs, Port, Stage, Tools
 from engine.recipe.model import LoraSpec, TrainSpec
-from engine.training.fit import MODEL_FOLDER, Job, fit
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -28,6 +27,8 @@ class Params:
 
 def run(inputs: Inputs, params: Params, outputs: Outputs, tools: Tools) -> None:
     """Write `model/` and `losses`; an earlier node's model is the start when there is one."""
+    from engine.training.fit import MODEL_FOLDER, Job, fit
+
     earlier = inputs.get("model")
     bank = ImageBank(artifact.path for artifact in inputs.many("images").values())
     job = Job(
