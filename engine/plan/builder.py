@@ -5,7 +5,6 @@ It knows no stage: the stages are an argument, and `pipeline` says how they are 
 
 from __future__ import annotations
 
-import dataclasses
 from collections.abc import Callable, Hashable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Protocol
@@ -17,6 +16,7 @@ from engine.plan.stage import Node, Plan, Stage
 from engine.plugin import Use
 
 Inputs = Mapping[str, Mapping[str, str]]  # port -> label -> node id
+_PLAIN = frozenset((str, int, float, bool, type(None)))
 _OWN_LEVELS = 2  # params, and a value such as ModelUse that is made anew for each node
 
 
@@ -230,12 +230,13 @@ def _identity(value: Any, depth: int = 0) -> Hashable:
 
     Arms share the values of sections that they leave alone, so the same object is the same value.
     """
-    if value is None or isinstance(value, str | int | float):
-        return value.__class__, value  # True, 1 and 1.0 are equal, but not the same JSON
-    if depth < _OWN_LEVELS and dataclasses.is_dataclass(value):
-        fields = value.__dataclass_fields__
-        return value.__class__, *(_identity(getattr(value, f), depth + 1) for f in fields)
-    return value.__class__, id(value)
+    kind = value.__class__
+    if kind in _PLAIN:
+        return kind, value  # True, 1 and 1.0 are equal, but not the same JSON
+    fields = getattr(value, "__dataclass_fields__", ()) if depth < _OWN_LEVELS else ()
+    if not fields:
+        return kind, id(value)
+    return kind, *[_identity(getattr(value, name), depth + 1) for name in fields]
 
 
 def _walk(value: Any) -> Iterator[Mapping[str, Any]]:

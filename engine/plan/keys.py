@@ -19,8 +19,8 @@ def canonical(value: Any) -> str:
 
 
 def canonical_object(parts: Mapping[str, str]) -> str:
-    """Return the canonical JSON of an object whose values are given as canonical JSON."""
-    return "{" + ",".join(f"{json.dumps(name)}:{parts[name]}" for name in sorted(parts)) + "}"
+    """Return the canonical JSON of an object: plain words -> values as canonical JSON."""
+    return "{" + ",".join(f'"{name}":{parts[name]}' for name in sorted(parts)) + "}"
 
 
 def digest(value: Any) -> str:
