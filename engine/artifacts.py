@@ -14,10 +14,10 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import TracebackType
-from typing import IO, Any
+from typing import IO, TYPE_CHECKING, Any
 
-from engine import records
-from engine.records import Record
+if TYPE_CHECKING:
+    from engine.records import Record
 
 QUARANTINE = "quarantine"
 SHARD_ROWS = 4096
@@ -72,11 +72,19 @@ class Artifact:
 
     def records(self, name: str) -> Iterator[Record]:
         """Stream the records of a row set."""
+        from engine import records
+
         return (records.from_json(row) for row in self.rows(name))
 
     def num_rows(self, name: str) -> int:
         """Return how many rows a row set has, from the manifest's counts."""
         return int(self.manifest.counts.get(name, 0))
+
+
+def _as_json(row: Record) -> dict[str, Any]:
+    from engine import records
+
+    return records.to_json(row)
 
 
 class RowWriter:
@@ -90,7 +98,7 @@ class RowWriter:
 
     def write(self, row: Record | Mapping[str, Any]) -> None:
         """Append one record or raw row."""
-        value = records.to_json(row) if isinstance(row, Record) else row
+        value = row if isinstance(row, Mapping) else _as_json(row)
         self._shard().write(json.dumps(value, ensure_ascii=False) + "\n")
         self.num_rows += 1
 

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import argparse
 import os
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cache, partial
 from pathlib import Path
 
 from engine import package_data
+from engine.cli.compiled import CompiledPlans, default_folder
 from engine.diagnostics import Diagnostic, RequestError, Span, nearest
 from engine.plan import graph
 from engine.plan.stage import Node, Plan
@@ -41,17 +43,31 @@ def add_recipe(parser: argparse.ArgumentParser) -> None:
 
 
 def load_plan(recipe: str, overrides: list[str], store: Store) -> Planned:
-    """Read, check and compile a recipe. Raise RequestError with every mistake. Writes nothing."""
+    """Return the plan of a recipe. Raise RequestError with every mistake.
+
+    Writes nothing but an entry of the cache of compiled plans.
+    """
+    digests = DigestCache(store.cache / "digests.json")
+    folder = Path(recipe).parent
+    plans = CompiledPlans(default_folder(os.environ))
+    plan = plans.plan(
+        Path(recipe),
+        overrides,
+        lambda: compile_recipe(Path(recipe), overrides, digests),
+        lambda: digests.used,
+    )
+    return Planned(plan, folder, digests)
+
+
+def compile_recipe(recipe: Path, overrides: Sequence[str], digests: DigestCache) -> Plan:
+    """Read, check and compile a recipe."""
     from engine.catalog import LocalPins
     from engine.pipeline import compile_plan
     from engine.recipe.load import load_experiment
 
-    experiment = load_experiment(Path(recipe), overrides)
-    folder = Path(experiment.recipe.folder)
-    digests = DigestCache(store.cache / "digests.json")
-    pins = LocalPins(folder, digests.digest_file)
-    plan = compile_plan(experiment, pins, cache(partial(portable_name, folder)))
-    return Planned(plan, folder, digests)
+    experiment = load_experiment(recipe, overrides)
+    pins = LocalPins(recipe.parent, digests.digest_file)
+    return compile_plan(experiment, pins, cache(partial(portable_name, recipe.parent)))
 
 
 def portable_name(folder: Path, name: str) -> str:

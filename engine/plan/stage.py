@@ -10,9 +10,10 @@ import json
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Protocol, TypeVar
+from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 
-from engine.artifacts import Inputs, Outputs
+if TYPE_CHECKING:
+    from engine.artifacts import Inputs, Outputs
 
 Item = TypeVar("Item")
 

@@ -25,12 +25,14 @@ class DigestCache:
         self._path = path
         self._entries: dict[str, Any] | None = None
         self._is_changed = False
+        self.used: set[str] = set()  # the files asked for, whether hashed now or remembered
 
     def digest_file(self, path: Path) -> str:
         """Return the SHA-256 of a file, hex."""
         entries = self._load()
         name = os.path.abspath(path)  # noqa: PTH100  # resolving links costs more than the digest
         seen = _fingerprint(path)
+        self.used.add(name)
         known = entries.get(name)
         if known is not None and known[:-1] == seen:
             return str(known[-1])
