@@ -6,9 +6,10 @@ import argparse
 import json
 import os
 from dataclasses import asdict
+from pathlib import Path
 from typing import Any
 
-from engine.cli import planning, settings, tables
+from engine.cli import planning, saved, settings, tables
 from engine.cli.planning import Planned
 from engine.plan import graph
 from engine.runtime import outlook
@@ -22,6 +23,9 @@ def add_parser(subparsers: Any) -> None:
         "plan", help="show what a run would do, and why", allow_abbrev=False
     )
     planning.add_recipe(parser)
+    parser.add_argument(
+        "-o", dest="output", metavar="FILE", help="save the plan, for `adapt run FILE`"
+    )
     parser.add_argument("--why", metavar="NODE", help="show what changed for one node")
     parser.add_argument("--json", action="store_true", help="print JSON")
     settings.add_store_flag(parser)
@@ -30,7 +34,10 @@ def add_parser(subparsers: Any) -> None:
 def run(args: argparse.Namespace) -> int:
     """Print the plan of a recipe, joined with the store."""
     store = Store(settings.store_path(args, os.environ))
-    return show(args, planning.load_plan(args.recipe, args.overrides, store), store)
+    planned = planning.requested(args.recipe, args.overrides, store)
+    if args.output is not None:
+        saved.write(Path(args.output), planned.plan, planned.recipe, planned.overrides)
+    return show(args, planned, store)
 
 
 def show(args: argparse.Namespace, planned: Planned, store: Store) -> int:

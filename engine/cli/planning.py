@@ -25,13 +25,21 @@ class Planned:
     """A plan, and what was learnt on the way to it."""
 
     plan: Plan
-    folder: Path  # relative paths of the recipe start here
+    recipe: Path
+    overrides: tuple[str, ...]
     digests: DigestCache
+
+    @property
+    def folder(self) -> Path:
+        """Return the folder where relative paths of the recipe start."""
+        return self.recipe.parent
 
 
 def add_recipe(parser: argparse.ArgumentParser) -> None:
     """Add the recipe and its overrides."""
-    parser.add_argument("recipe", metavar="RECIPE", help="path of a recipe")
+    parser.add_argument(
+        "recipe", metavar="RECIPE|PLAN", help="path of a recipe, or of a plan made by `plan -o`"
+    )
     parser.add_argument(
         "--set",
         dest="overrides",
@@ -42,13 +50,28 @@ def add_recipe(parser: argparse.ArgumentParser) -> None:
     )
 
 
-def load_plan(recipe: str, overrides: list[str], store: Store) -> Planned:
+def requested(name: str, overrides: Sequence[str], store: Store) -> Planned:
+    """Return the plan of a recipe, or a saved plan. Raise RequestError with every mistake."""
+    from engine.cli import saved
+
+    if Path(name).suffix != saved.SUFFIX:
+        return load_plan(name, overrides, store)
+    if overrides:
+        message = "a saved plan cannot be overridden: it is run as it was planned"
+        hint = "plan the recipe again with `--set` and `-o`"
+        raise RequestError(Diagnostic("plan-is-fixed", message, hint=hint))
+    kept = saved.read(Path(name))
+    planned = load_plan(str(kept.recipe), kept.overrides, store)
+    saved.refuse_stale(kept, planned.plan)
+    return planned
+
+
+def load_plan(recipe: str, overrides: Sequence[str], store: Store) -> Planned:
     """Return the plan of a recipe. Raise RequestError with every mistake.
 
     Writes nothing but an entry of the cache of compiled plans.
     """
     digests = DigestCache(store.cache / "digests.json")
-    folder = Path(recipe).parent
     plans = CompiledPlans(default_folder(os.environ))
     plan = plans.plan(
         Path(recipe),
@@ -56,7 +79,7 @@ def load_plan(recipe: str, overrides: list[str], store: Store) -> Planned:
         lambda: compile_recipe(Path(recipe), overrides, digests),
         lambda: digests.used,
     )
-    return Planned(plan, folder, digests)
+    return Planned(plan, Path(recipe), tuple(overrides), digests)
 
 
 def compile_recipe(recipe: Path, overrides: Sequence[str], digests: DigestCache) -> Plan:

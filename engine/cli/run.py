@@ -59,7 +59,7 @@ def add_parser(subparsers: Any) -> None:
 def run(args: argparse.Namespace) -> int:
     """Run a recipe; return the exit code."""
     machine = settings.resolve(args, os.environ)
-    planned = planning.load_plan(args.recipe, args.overrides, Store(machine.store))
+    planned = planning.requested(args.recipe, args.overrides, Store(machine.store))
     return run_planned(args, machine, planned, worker=worker_command(Path.cwd()))
 
 
@@ -103,9 +103,9 @@ def _begin(
     store = Store(machine.store)
     plan = planned.plan if args.only is None else planning.only(planned.plan, args.only)
     facts = {
-        "recipe_path": os.path.abspath(args.recipe),  # noqa: PTH100  # links stay as given
+        "recipe_path": os.path.abspath(planned.recipe),  # noqa: PTH100  # links stay as given
         "recipe_folder": str(planned.folder),
-        "overrides": list(args.overrides),
+        "overrides": list(planned.overrides),
         "only": args.only,
         "plan_digest": graph.digest(plan),
         "engine": __version__,

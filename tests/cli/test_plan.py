@@ -30,7 +30,8 @@ def show(plan: Plan, folder: Path, *flags: str) -> int:
     verb.add_parser(parser.add_subparsers())
     args = parser.parse_args(["plan", "fake.yaml", *flags])
     store = Store(folder / "store")
-    return verb.show(args, Planned(plan, folder, DigestCache(folder / "digests.json")), store)
+    digests = DigestCache(folder / "digests.json")
+    return verb.show(args, Planned(plan, folder / "fake.yaml", (), digests), store)
 
 
 @pytest.fixture
