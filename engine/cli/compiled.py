@@ -73,11 +73,12 @@ class CompiledPlans:
         overrides: Sequence[str],
         compiled: Callable[[], Plan],
         data_files: Callable[[], Iterable[str]],
+        digests: Path,
     ) -> Plan:
         """Return the plan of a recipe: the kept one if nothing moved, else what `compiled` returns.
 
-        `data_files` names, after compiling, the files whose digests were remembered elsewhere and
-        which were therefore not opened.
+        `data_files` names, after compiling, the files whose digests were remembered in the file
+        `digests` and which were therefore not opened.
         """
         where = [os.path.abspath(recipe), str(Path.cwd()), *overrides]  # noqa: PTH100
         path = self._folder / f"{hashlib.sha256(json.dumps(where).encode()).hexdigest()}.json"
@@ -90,8 +91,9 @@ class CompiledPlans:
             plan = compiled()
         if len(plan.nodes) <= MAX_NODES:
             data = set(data_files())
-            texts = {name for name in watch.files - data if not _is_installed(name)}
-            folders = {name for name in watch.folders if not _is_installed(name)}
+            read = watch.files - data - {os.path.abspath(digests)}  # noqa: PTH100
+            texts = {name for name in read if not _is_installed(name)}
+            folders = {name for name in watch.folders if not _is_installed(f"{name}/")}
             folders |= {os.path.dirname(where[0]), f"{os.path.dirname(where[0])}/benchmarks"}  # noqa: PTH120
             self._keep(path, installed, _seen(texts, data, folders, started), plan)
         return plan
@@ -141,7 +143,7 @@ def _stats(folder: str) -> Iterator[tuple[str, os.stat_result]]:
 
 
 def _is_installed(name: str) -> bool:
-    return name.startswith(_PYTHON) or any(name.startswith(str(folder)) for folder in _INSTALLED)
+    return name.startswith(_NOT_WATCHED)
 
 
 def _read(path: Path, installed: str) -> Plan | None:
@@ -204,8 +206,12 @@ def _folder(name: str) -> Any:
 
 
 _LOOK: dict[str, Callable[[str], Any]] = {"text": _text, "data": _data, "folder": _folder}
-_PYTHON = (sys.prefix, sys.base_prefix)
 _INSTALLED = (
     Path(__file__).resolve().parents[1],
     *(package_data.folder(name) for name in ("recipes", "schemas", "prompt_templates")),
+)
+# What `installation` covers, and Python's own modules; not all of /usr, where data may well lie.
+_PACKAGES = [path for path in sys.path if path.endswith(("site-packages", "dist-packages"))]
+_NOT_WATCHED = tuple(
+    f"{folder}{os.sep}" for folder in (*_INSTALLED, Path(os.__file__).parent, *_PACKAGES)
 )

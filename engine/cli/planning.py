@@ -78,6 +78,7 @@ def load_plan(recipe: str, overrides: Sequence[str], store: Store) -> Planned:
         overrides,
         lambda: compile_recipe(Path(recipe), overrides, digests),
         lambda: digests.used,
+        digests.path,
     )
     return Planned(plan, Path(recipe), tuple(overrides), digests)
 

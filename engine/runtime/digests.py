@@ -22,7 +22,7 @@ class DigestCache:
     """Hashes files; `save` writes what was learnt. Without `save` nothing is written."""
 
     def __init__(self, path: Path) -> None:
-        self._path = path
+        self.path = path
         self._entries: dict[str, Any] | None = None
         self._is_changed = False
         self.used: set[str] = set()  # the files asked for, whether hashed now or remembered
@@ -47,14 +47,14 @@ class DigestCache:
     def save(self) -> None:
         """Write the entries, if any is new. Another process's entries may be lost: a cache."""
         if self._is_changed:
-            self._path.parent.mkdir(parents=True, exist_ok=True)
-            write_whole(self._path, json.dumps(self._load()) + "\n")
+            self.path.parent.mkdir(parents=True, exist_ok=True)
+            write_whole(self.path, json.dumps(self._load()) + "\n")
             self._is_changed = False
 
     def _load(self) -> dict[str, Any]:
         if self._entries is None:
             try:
-                found = json.loads(self._path.read_text(encoding="utf-8"))
+                found = json.loads(self.path.read_text(encoding="utf-8"))
             except (OSError, ValueError):
                 found = {}
             self._entries = found if isinstance(found, dict) else {}

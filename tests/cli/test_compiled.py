@@ -58,7 +58,9 @@ class Plans:
             return planning.compile_recipe(Path("mine.yaml"), overrides, digests)
 
         plans = compiled.CompiledPlans(compiled.default_folder(os.environ))
-        return plans.plan(Path("mine.yaml"), overrides, compile_it, lambda: digests.used)
+        return plans.plan(
+            Path("mine.yaml"), overrides, compile_it, lambda: digests.used, digests.path
+        )
 
 
 @pytest.fixture
