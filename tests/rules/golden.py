@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import argparse
 import ast
 import hashlib
+import importlib
 import json
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from engine import package_data
+from engine import cli, package_data
 from engine.catalog import LocalPins
 from engine.diagnostics import RequestError
 from engine.pipeline import compile_plan
@@ -21,6 +24,7 @@ ROOT = HERE.parent.parent
 PLANS = HERE / "golden_plans.json"
 STAGE_CODE = HERE / "golden_stage_code.json"
 PROMPTS = HERE / "golden_prompts.json"
+SURFACE = HERE / "golden_surface.json"
 
 
 def recipe_paths() -> list[Path]:
@@ -45,6 +49,22 @@ def stage_code() -> dict[str, Any]:
         stage.name: {"version": stage.version, "code": _code_of(_stage_file(files[stage.name]))}
         for stage in STAGES
     }
+
+
+def surface() -> dict[str, list[str]]:
+    """Return what each verb of the command takes: its arguments, then its options."""
+    return {verb: list(_arguments(verb)) for verb in cli.VERBS}
+
+
+def _arguments(verb: str) -> Iterator[str]:
+    module = importlib.import_module(f"engine.cli.{verb}")
+    subparsers = argparse.ArgumentParser().add_subparsers()
+    module.add_parser(subparsers)
+    for action in subparsers.choices[verb]._actions:
+        name = " ".join(action.option_strings) or str(action.metavar or action.dest)
+        choices = f" {{{','.join(map(str, action.choices))}}}" if action.choices else ""
+        if name != "-h --help":
+            yield name + choices + (" ..." if action.nargs in ("*", "+", "?") else "")
 
 
 def prompts() -> dict[str, str]:
@@ -119,7 +139,8 @@ def _file_digest(path: Path) -> str:
 
 def write() -> None:
     """Rewrite every golden file."""
-    for path, value in ((PLANS, plans()), (STAGE_CODE, stage_code()), (PROMPTS, prompts())):
+    facts = {PLANS: plans(), STAGE_CODE: stage_code(), PROMPTS: prompts(), SURFACE: surface()}
+    for path, value in facts.items():
         path.write_text(json.dumps(value, indent=1, sort_keys=True) + "\n", encoding="utf-8")
 
 

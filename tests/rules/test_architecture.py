@@ -91,6 +91,15 @@ def test_stage_code_moves_only_with_its_version():
     assert golden.stage_code() == json.loads(golden.STAGE_CODE.read_text("utf-8"))
 
 
+def test_the_command_surface_moves_on_purpose():
+    """A new wish is first an argument of a verb; a verb is added to the plan of the house first."""
+    assert golden.surface() == json.loads(golden.SURFACE.read_text("utf-8"))
+
+
+def test_every_verb_prints_json_when_asked():
+    assert [verb for verb, taken in golden.surface().items() if "--json" not in taken] == []
+
+
 def test_used_prompts_are_frozen():
     """Do not edit a template that a run may have used: add the next version instead."""
     assert golden.prompts() == json.loads(golden.PROMPTS.read_text("utf-8"))
