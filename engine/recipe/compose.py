@@ -249,7 +249,7 @@ def _why(node: Node, error: Exception) -> str:
 
 def _replaced(node: Node, place: Place, values: Mapping[Place, Any]) -> Node:
     if place in values:
-        return _from_plain(values[place], node.span)
+        return from_plain(values[place], node.span)
     if isinstance(node.value, dict):
         entries = {
             name: Entry(entry.key, _replaced(entry.node, (*place, name), values))
@@ -262,11 +262,12 @@ def _replaced(node: Node, place: Place, values: Mapping[Place, Any]) -> Node:
     return node
 
 
-def _from_plain(value: Any, span: Span) -> Node:
+def from_plain(value: Any, span: Span) -> Node:
+    """Return plain JSON as a tree in which every value stands at one place."""
     if isinstance(value, Mapping):
-        return Node({k: Entry(span, _from_plain(v, span)) for k, v in value.items()}, span)
+        return Node({k: Entry(span, from_plain(v, span)) for k, v in value.items()}, span)
     if isinstance(value, list):
-        return Node(tuple(_from_plain(item, span) for item in value), span)
+        return Node(tuple(from_plain(item, span) for item in value), span)
     return Node(value, span)
 
 

@@ -25,8 +25,17 @@ def load_experiment(path: Path, overrides: Sequence[str] = ()) -> Experiment:
     """Load a recipe with its matrix arms. Raise RequestError with every diagnostic."""
     tree = compose.read_with_parents(path, compose.shown_path(path))
     mistakes: list[Diagnostic] = []
-    tree = compose.overridden(tree, overrides, mistakes)
-    loader = _Loader(path.parent, mistakes)
+    return _experiment(compose.overridden(tree, overrides, mistakes), path.parent, mistakes)
+
+
+def experiment_of(raw: Mapping[str, Any], folder: Path) -> Experiment:
+    """Bind a recipe that is given as resolved JSON. Raise RequestError with every diagnostic."""
+    tree = compose.from_plain(raw, Span("a resolved recipe", 0, 0))
+    return _experiment(tree, folder, [])
+
+
+def _experiment(tree: Node, folder: Path, mistakes: list[Diagnostic]) -> Experiment:
+    loader = _Loader(folder, mistakes)
     recipes = [(arm, loader.recipe(arm_tree)) for arm, arm_tree in _arms(tree, mistakes)]
     if mistakes:
         raise RequestError(*dict.fromkeys(mistakes))

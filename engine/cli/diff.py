@@ -1,0 +1,248 @@
+"""`adapt diff`: what differs between two experiments, by meaning, and what that costs."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+from collections.abc import Mapping
+from contextlib import ExitStack
+from pathlib import Path
+from typing import Any
+
+from engine.cli import settings, sides, tables
+from engine.cli.sides import Side
+from engine.diagnostics import Diagnostic, ExitCode, RequestError
+from engine.forecast import forecasts
+from engine.plan import compare
+from engine.plan.compare import PlanChanges
+from engine.plan.diff import Change
+from engine.plan.stage import Node, Plan
+from engine.recipe import changes as recipe_changes
+from engine.recipe.changes import RecipeChange
+from engine.runtime import outlook
+from engine.runtime.store import Store
+
+FORMATS = ("text", "markdown", "json", "html")
+SCORES = "evaluate.scores"
+MAX_EFFECTS = 40  # changes whose effect is looked up one by one: each is compiled on its own
+
+
+def add_parser(subparsers: Any) -> None:
+    """Add the verb."""
+    parser: argparse.ArgumentParser = subparsers.add_parser(
+        "diff",
+        help="show what differs between two experiments, and what would run again",
+        description="Compares by meaning: comments, key order, spellings of a number and values "
+        "that moved into a parent are no difference. A side is a recipe, git:REVISION:PATH, a run, "
+        "a saved plan, or the name of a shipped recipe.",
+        allow_abbrev=False,
+    )
+    parser.add_argument("old", metavar="A", help="the old side; alone: a recipe against git HEAD")
+    parser.add_argument("new", metavar="B", nargs="?", help="the new side")
+    parser.add_argument("--format", choices=FORMATS, default="text", help="of the output [text]")
+    parser.add_argument("--json", action="store_true", help="the same as --format json")
+    parser.add_argument(
+        "--exit-code", action="store_true", help="end with 1 when anything differs in meaning"
+    )
+    settings.add_store_flag(parser)
+
+
+def run(args: argparse.Namespace) -> int:
+    """Compare two sides and print what differs."""
+    store = Store(settings.store_path(args, os.environ))
+    with ExitStack() as stack:
+        old, new = (sides.side(name, store, stack) for name in _names(args))
+        found = document(old, new, store)
+    print(_printed(found, "json" if args.json else args.format))
+    differs = bool(found["changes"] or found["reruns"] or found["removed"])
+    return int(ExitCode.REQUEST_WRONG if differs and args.exit_code else ExitCode.DONE)
+
+
+def document(old: Side, new: Side, store: Store) -> dict[str, Any]:
+    """Return the comparison as JSON (schemas/diff.schema.json)."""
+    nodes = compare.compare(old.plan, new.plan)
+    told = _recipe_changes(old, new)
+    explained = {name for change in told for name in change["effect"]["runs"]}
+    return {
+        "diff": 1,
+        "old": {"name": old.name, "kind": old.kind},
+        "new": {"name": new.name, "kind": new.kind},
+        "recipes_compared": old.raw is not None and new.raw is not None,
+        "changes": told,
+        "outside": _outside(nodes, explained),
+        "keeps_training_rows": _keeps_training_rows(nodes),
+        "num_kept": len(nodes.of(compare.UNCHANGED)),
+        "reruns": [_rerun(node, store) for node in nodes.reruns],
+        "removed": [node.id for node in nodes.of(compare.REMOVED)],
+        "neutral": _neutral(old.plan, new.plan),
+        "cost": _cost(new.plan, nodes, store),
+        "scores": _scores(old.plan, new.plan, store),
+    }
+
+
+def _keeps_training_rows(nodes: PlanChanges) -> bool:
+    """Tell whether every mix of the new side was there before."""
+    mixes = [node for node in nodes.nodes if node.node.stage == "mix"]
+    return bool(mixes) and all(node.state == compare.UNCHANGED for node in mixes)
+
+
+def _names(args: argparse.Namespace) -> tuple[str, str]:
+    if args.new is not None:
+        return args.old, args.new
+    if Path(args.old).suffix in (".yaml", ".yml") and sides.is_in_repository(Path(args.old)):
+        return sides.head_of(args.old), args.old
+    message = "there is one side only, and it is no recipe that git keeps"
+    raise RequestError(Diagnostic("nothing-to-compare", message, hint="adapt diff A B"))
+
+
+def _printed(found: Mapping[str, Any], form: str) -> str:
+    if form == "json":
+        return json.dumps(found, indent=1, ensure_ascii=False)
+    from engine.rendering import comparison
+
+    printed = comparison.FORMS[form](found)
+    return "\n".join(map(tables.visible, printed.split("\n"))) if form == "text" else printed
+
+
+def _recipe_changes(old: Side, new: Side) -> list[dict[str, Any]]:
+    if old.raw is None or new.raw is None:
+        return []
+    found = recipe_changes.changes(old.raw, new.raw)
+    base = _compiled(old, old.raw) if len(found) <= MAX_EFFECTS else None
+    return [
+        {
+            "path": change.path,
+            "kind": change.kind,
+            "old": change.old,
+            "new": change.new,
+            "old_place": old.place(change.old_place),
+            "new_place": new.place(change.new_place),
+            "effect": _effect(old, change, base),
+        }
+        for change in found
+    ]
+
+
+def _effect(old: Side, change: RecipeChange, base: Plan | None) -> dict[str, Any]:
+    """Return which nodes one change alone would run again, by compiling just that."""
+    assert old.raw is not None
+    alone = _compiled(old, recipe_changes.applied(old.raw, change)) if base is not None else None
+    if base is None or alone is None:
+        empty: dict[str, Any] = {"runs": [], "adds": [], "drops": [], "num_downstream": 0}
+        return {"known": False, **empty, "neutral": False}
+    moved = compare.compare(base, alone)
+    states = {"runs": compare.OWN, "adds": compare.ADDED, "drops": compare.REMOVED}
+    return {
+        "known": True,
+        **{word: [node.id for node in moved.of(state)] for word, state in states.items()},
+        "num_downstream": len(moved.of(compare.UPSTREAM)),
+        "neutral": not moved.reruns and not moved.of(compare.REMOVED),
+    }
+
+
+def _compiled(old: Side, raw: Mapping[str, Any]) -> Plan | None:
+    """Compile a recipe; None when it cannot be: a change may be valid only together with others."""
+    if old.compiled_with is None:
+        return None
+    try:
+        return old.compiled_with.what_if(raw)
+    except RequestError:
+        return None
+
+
+def _outside(nodes: PlanChanges, explained: set[str]) -> list[dict[str, Any]]:
+    """Return what moved though no recipe says so: stages, prompts, weights, data, benchmarks."""
+    found: dict[tuple[str, str, str], dict[str, Any]] = {}
+    for node in nodes.of(compare.OWN):
+        for change in node.changes:
+            kind = _kind_outside(change, node.id in explained)
+            if kind is None:
+                continue
+            known = found.setdefault(
+                (kind, change.path, str(change.new)),
+                {
+                    "kind": kind,
+                    "path": change.path,
+                    "old": change.old,
+                    "new": change.new,
+                    "nodes": [],
+                    "text": _prompt_diff(node, change),
+                },
+            )
+            known["nodes"].append(node.id)
+    return list(found.values())
+
+
+def _kind_outside(change: Change, is_explained: bool) -> str | None:
+    """Return what kind of thing moved, or None when the recipe says it."""
+    head = change.path.split(".", maxsplit=1)[0].split("[", maxsplit=1)[0]
+    kinds = {"version": "stage version", "prompts": "prompt", "pins": "pin"}
+    if head in kinds:
+        return None if is_explained and head != "version" else kinds[head]
+    if change.path.endswith(".version"):
+        return "plug-in version"
+    return None if is_explained or head == "seed" else "benchmark or packaged file"
+
+
+def _prompt_diff(node: compare.NodeChange, change: Change) -> str | None:
+    if not change.path.startswith("prompts.") or node.old is None:
+        return None
+    import difflib
+
+    name = change.path.removeprefix("prompts.")
+    old, new = node.old.prompts.get(name, ""), node.node.prompts.get(name, "")
+    lines = difflib.unified_diff(old.splitlines(), new.splitlines(), name, name, lineterm="", n=1)
+    return "\n".join(lines)
+
+
+def _rerun(node: compare.NodeChange, store: Store) -> dict[str, Any]:
+    return {
+        "id": node.id,
+        "state": node.state,
+        "changes": [str(change) for change in node.changes],
+        "roots": list(node.roots),
+        "cached": store.get(node.node.key) is not None,
+    }
+
+
+def _neutral(old: Plan, new: Plan) -> list[dict[str, Any]]:
+    found = compare.neutral_changes(old, new)
+    return [{"id": name, "changes": [str(c) for c in changes]} for name, changes in found.items()]
+
+
+def _cost(new: Plan, nodes: PlanChanges, store: Store) -> dict[str, Any]:
+    """Return what the new side would still have to do: hours where they are known."""
+    to_run = [node for node in nodes.reruns if store.get(node.node.key) is None]
+    measured = outlook.measurements(store) if to_run else []
+    guesses = forecasts(new, measured) if to_run else {}
+    hours = [g.wall_h for node in to_run if (g := guesses.get(node.id)) and g.wall_h]
+    prices = [g.cost for node in to_run if (g := guesses.get(node.id)) and g.cost]
+    return {
+        "num_to_run": len(to_run),
+        "num_known": len(hours),
+        "wall_h": sum(figure.value for figure in hours) if hours else None,
+        "cost": sum(figure.value for figure in prices) if prices else None,
+        "basis": sorted({figure.basis for figure in hours}),
+    }
+
+
+def _scores(old: Plan, new: Plan, store: Store) -> list[dict[str, Any]]:
+    """Return how the scores differ wherever both sides have been scored."""
+    from engine.cli import scored
+
+    before = [node for node in old.nodes if node.stage == SCORES]
+    pairs = [(_same_score(node, before), node) for node in new.nodes if node.stage == SCORES]
+    return [
+        scored.compared(a, b, first, second)
+        for a, b in pairs
+        if a is not None
+        and (first := store.get(a.key)) is not None
+        and (second := store.get(b.key)) is not None
+    ]
+
+
+def _same_score(node: Node, before: list[Node]) -> Node | None:
+    """Return the old node that scored the same: of its id, or the only one of its benchmark."""
+    same = [old for old in before if old.params["benchmark"] == node.params["benchmark"]]
+    return next((old for old in same if old.id == node.id), same[0] if len(same) == 1 else None)
