@@ -7,6 +7,7 @@ Scalars follow the YAML 1.2 core schema. Tags, merge keys and alias bombs are re
 
 from __future__ import annotations
 
+import stat
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -20,6 +21,7 @@ from engine.recipe.scalars import Scalar
 
 Place = tuple[str | int, ...]  # ("filters", "tasks", 0, "judge")
 
+MAX_BYTES = 1_000_000
 MAX_DEPTH = 40
 MAX_VALUES = 20_000  # after aliases are written out
 
@@ -85,7 +87,7 @@ def places(node: Node) -> dict[Place, Located]:
 def read_file(path: Path, shown_as: str) -> Node:
     """Read a YAML file; `shown_as` is its name in diagnostics. Raise RequestError."""
     try:
-        text = path.read_bytes().decode("utf-8-sig")
+        text = _bytes_of(path, shown_as).decode("utf-8-sig")
     except OSError as error:
         reason = error.strerror or "it cannot be read"
         raise RequestError(
@@ -102,6 +104,21 @@ def read_file(path: Path, shown_as: str) -> Node:
             )
         ) from None
     return read(text, shown_as)
+
+
+def _bytes_of(path: Path, shown_as: str) -> bytes:
+    """Return what is in a plain file of reasonable size: a pipe or a device might never end."""
+    found = path.stat()
+    if stat.S_ISDIR(found.st_mode):
+        raise IsADirectoryError(0, "it is a folder, not a file")
+    if not stat.S_ISREG(found.st_mode):
+        raise OSError(0, "it is a device or a pipe, not a file")
+    if found.st_size > MAX_BYTES:
+        size = f"{found.st_size / 1e6:.1f} MB"
+        message = f"`{shown_as}` holds {size}; a recipe has at most {MAX_BYTES // 1_000_000} MB"
+        hint = "a recipe names data and does not hold it: `source: {use: ..., path: ...}`"
+        raise RequestError(Diagnostic("too-large", message, Span(shown_as, 0, 0), hint))
+    return path.read_bytes()
 
 
 def read(text: str, file: str) -> Node:
@@ -262,11 +279,13 @@ class _Reader:
             return str(event.value)
         try:
             return scalars.parsed(event.value)
+        except scalars.AmbiguousNumberError as error:
+            self._note("number", f"`{event.value[:40]}` {error}", span, error.hint)
         except ValueError:
             self._note(
                 "number", f"`{event.value[:40]}` is not a number that a recipe can hold", span
             )
-            return None
+        return None
 
     def _note_syntax(self, error: yaml.YAMLError) -> None:
         mark = getattr(error, "problem_mark", None) or getattr(error, "context_mark", None)

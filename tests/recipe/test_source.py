@@ -25,7 +25,6 @@ def codes_and_lines(text: str) -> list[tuple[str, int]]:
         ("1.0e-4", 1e-4),
         (".5", 0.5),
         ("+3", 3),
-        ("007", 7),
         ("0o17", 15),
         ("0x1F", 31),
         ("no", "no"),

@@ -1,0 +1,173 @@
+"""The traps of YAML, each read right or refused with a sentence, in bounded time and memory."""
+
+from __future__ import annotations
+
+import os
+import resource
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from engine.diagnostics import RequestError
+from engine.recipe.source import MAX_BYTES, read, read_file
+
+CPU_S = 2.0
+PEAK_MB = 200
+BOMB = "\n".join(
+    f"{name}: &{name} [{', '.join([f'*{before}' if before else 'lol'] * 10)}]"
+    for before, name in zip(["", *"abcdefgh"], "abcdefghi", strict=True)
+)
+
+
+def codes(text: str) -> list[str]:
+    with pytest.raises(RequestError) as found:
+        read(text, "f.yaml")
+    return [item.code for item in found.value.diagnostics]
+
+
+@pytest.mark.parametrize(
+    ("text", "value"),
+    [
+        ("1e-4", 1e-4),
+        ("1E5", 1e5),
+        (".5", 0.5),
+        ("+1", 1),
+        ("0", 0),
+        ("-0", 0),
+        ("0.10", 0.1),
+        ("0x1F", 31),
+        ("0o17", 15),
+        ("no", "no"),
+        ("on", "on"),
+        ("y", "y"),
+        ("12:30", "12:30"),
+        ("190:20:30", "190:20:30"),
+        ("2024-01-01", "2024-01-01"),
+        ("1_000", "1_000"),
+        ("0b11", "0b11"),
+        ("1.2.3", "1.2.3"),
+        ("~", None),
+        ("null", None),
+        ("=", "="),
+    ],
+)
+def test_unquoted_scalars_are_those_of_yaml_1_2(text: str, value: object):
+    found = read(f"a: {text}", "f.yaml").entries()["a"].node.value
+
+    assert (found, type(found)) == (value, type(value))
+
+
+@pytest.mark.parametrize("text", ["010", "007", "-01", "00", "08"])
+def test_a_number_that_readers_disagree_about_is_refused(text: str):
+    with pytest.raises(RequestError) as found:
+        read(f"a: {text}", "f.yaml")
+    (item,) = found.value.diagnostics
+
+    assert item.code == "number"
+    assert "YAML 1.1 reads it as octal" in item.message
+    assert f'"{text}"' in str(item.hint)
+
+
+@pytest.mark.parametrize(
+    ("text", "code"),
+    [
+        ("a: " + "[" * 100_000, "too-deep"),
+        ("a: " + "{a: " * 50_000, "too-deep"),
+        ("\n".join(" " * depth + "a:" for depth in range(3_000)), "too-deep"),
+        ("a: " + "9" * 10_000, "number"),
+        ("a: 1e999", "number"),
+        ("a: \x00", "syntax"),
+        ("a: \x07", "syntax"),
+        ("a:\n\t- 1", "syntax"),
+        ("k" * 2_000 + ": 1", "syntax"),
+        ("\n".join(f"k{number}: 1" for number in range(100_000)), "too-many-values"),
+        (BOMB, "too-many-values"),
+        ("a: &a [*a]", "alias"),
+        ("a: !!python/object/apply:os.system ['true']", "tag"),
+        ("a: !env HOME", "tag"),
+        ("a: 1\n---\na: 2", "several-documents"),
+        ("a: 1\na: 2", "duplicate-key"),
+        ("a:\n  <<: {b: 1}", "merge-key"),
+        ("? [a]\n: 1", "complex-key"),
+        ("%YAML 1.1\n---\na: 'x", "syntax"),
+    ],
+    ids=lambda value: value[:24] if isinstance(value, str) else None,
+)
+def test_what_would_harm_or_mislead_is_refused_quickly(text: str, code: str):
+    started = time.process_time()
+
+    assert code in codes(text)
+    assert time.process_time() - started < CPU_S
+
+
+def test_a_line_of_five_million_characters_is_read_quickly():
+    started = time.process_time()
+    text = read("a: " + "x" * 5_000_000, "f.yaml").entries()["a"].node.value
+
+    assert len(str(text)) == 5_000_000
+    assert time.process_time() - started < CPU_S
+
+
+def test_a_bomb_takes_little_memory(tmp_path: Path):
+    (tmp_path / "bomb.yaml").write_text(BOMB)
+    code = (
+        "import resource, sys; from pathlib import Path\n"
+        "from engine.diagnostics import RequestError; from engine.recipe.source import read_file\n"
+        "try: read_file(Path(sys.argv[1]), 'bomb.yaml')\n"
+        "except RequestError: print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // 1024)\n"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", code, str(tmp_path / "bomb.yaml")],
+        capture_output=True,
+        text=True,
+        check=True,
+        preexec_fn=lambda: resource.setrlimit(resource.RLIMIT_CPU, (10, 10)),
+    )
+
+    assert int(done.stdout) < PEAK_MB
+
+
+def refused(path: Path) -> str:
+    with pytest.raises(RequestError) as found:
+        read_file(path, path.name)
+    return found.value.diagnostics[0].message
+
+
+def test_a_file_of_twenty_megabytes_is_not_read(tmp_path: Path):
+    path = tmp_path / "big.yaml"
+    with path.open("wb") as file:
+        file.truncate(20 * MAX_BYTES)
+
+    assert refused(path) == "`big.yaml` holds 20.0 MB; a recipe has at most 1 MB"
+
+
+def test_a_folder_is_no_recipe(tmp_path: Path):
+    assert refused(tmp_path).endswith("it is a folder, not a file")
+
+
+def test_a_pipe_is_not_waited_for(tmp_path: Path):
+    os.mkfifo(tmp_path / "pipe.yaml")
+
+    assert refused(tmp_path / "pipe.yaml").endswith("it is a device or a pipe, not a file")
+
+
+def test_a_device_that_never_ends_is_not_read():
+    assert refused(Path("/dev/zero")).endswith("it is a device or a pipe, not a file")
+
+
+@pytest.mark.parametrize("encoding", ["utf-16", "latin-1"])
+def test_another_encoding_is_named_with_its_place(tmp_path: Path, encoding: str):
+    path = tmp_path / "f.yaml"
+    path.write_bytes("name: café\n".encode(encoding))
+
+    assert refused(path) == "`f.yaml` is not UTF-8 text"
+
+
+def test_a_byte_order_mark_is_not_part_of_the_first_key(tmp_path: Path):
+    path = tmp_path / "f.yaml"
+    path.write_bytes(b"\xef\xbb\xbfname: a\n")
+
+    assert list(read_file(path, "f.yaml").entries()) == ["name"]
