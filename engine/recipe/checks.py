@@ -46,7 +46,6 @@ def mistakes(
         *_rate_of_a_part_that_does_not_learn(instance, subject),
         *_batches(instance, subject),
         *_judges_without_labels(instance, subject),
-        *_equal_arms(instance, subject),
     ]
 
 
@@ -241,7 +240,8 @@ def _judges_without_labels(instance: Mapping[str, Any], subject: Subject) -> lis
     return result
 
 
-def _equal_arms(instance: Mapping[str, Any], subject: Subject) -> list[Diagnostic]:
+def equal_arms(instance: Mapping[str, Any], subject: Subject) -> list[Diagnostic]:
+    """Return the arms of a matrix that are an earlier one under another name."""
     seen: dict[str, str] = {}
     result = []
     for arm, changes in (instance.get("matrix") or {}).items():

@@ -102,6 +102,8 @@ class _Loader:
         if self._is_well_formed:
             instance = {name: section.instance for name, section in sections.items()}
             self._mistakes += checks.mistakes(instance, specs, subject)
+            if self._first is sections:
+                self._mistakes += checks.equal_arms(instance, subject)
         return None if self._mistakes else self._recipe(sections, specs, subject)
 
     def _check_sections(
