@@ -98,13 +98,23 @@ def _forecast(
     return Forecast(
         rows=_rows(made),
         images=made.images,
-        tokens=load.tokens,
+        tokens=_measured_tokens(node, made, known) or load.tokens,
         gpu_memory_gb=load.gpu_memory_gb,
         wall_h=hours,
         cost=_cost(node, hours, load, fleet),
         disk_gb=disk,
         note=load.note,
     )
+
+
+def _measured_tokens(node: Node, made: Made, known: Known) -> Figure | None:
+    """Return the tokens of a training by what a step of it took before."""
+    past = known.past.own(node, known.recipe)
+    steps = _units_now(node, made, {}) if "training" in node.params else None
+    if past is None or steps is None or not past.counts.get("steps"):
+        return None
+    each = past.counts.get("tokens", 0.0) / past.counts["steps"]
+    return Figure(round(each * steps), f"measured: {each:,.0f} tokens a step in run {past.run}")
 
 
 def _rows(made: Made) -> Figure | None:

@@ -18,6 +18,7 @@ from engine.plan.stage import Node
 
 STORED = "counted: in the store"
 AT_MOST = "at most "
+ASSUMED = "assumed "
 PUBLISHED_KEEP_SHARE = 0.3  # of pairs: 150K of 470K, 144K of 510K, 32K of 130K, 15K of 40K
 CAPTION_TOKENS, TASK_TOKENS, TURN_TOKENS = 120, 130, 12
 WRITTEN_TASK_TOKENS, WRITTEN_ANSWER_TOKENS = 150, 16
@@ -59,6 +60,7 @@ class Made:
         if found is None:
             return None
         bound = AT_MOST if found.basis.startswith(AT_MOST) else ""
+        bound = ASSUMED if ASSUMED in found.basis else bound
         return Figure(found.value, f"{bound}{found.value:,.0f} {name} of `{self.node}`")
 
 
@@ -172,7 +174,7 @@ def _filter(node: Node, inputs: Inputs, known: Known) -> Made:
     if past is not None and seen:
         share, basis = past.counts.get("kept", 0) / seen, f"as {_run(past)} kept"
     elif any(use["use"] == "consistency" for use in node.params["filters"]):
-        share, basis = PUBLISHED_KEEP_SHARE, "assumed from arXiv 2411.19930, appendix D"
+        share, basis = PUBLISHED_KEEP_SHARE, "assumed from arXiv 2411.19930 D"
     else:
         return Made({"kept": Figure(tasks.value, f"{AT_MOST}the {_plain(tasks.basis)}")})
     basis = f"{share:.0%} of {tasks.basis}, {basis}"
@@ -261,7 +263,7 @@ _RULES: dict[str, Callable[[Node, Inputs, Known], Made]] = {
 
 
 def _plain(basis: str) -> str:
-    return basis.removeprefix(AT_MOST)
+    return basis.removeprefix(AT_MOST).removeprefix(ASSUMED)
 
 
 def _total(past: Measurement | None, *names: str) -> float:

@@ -279,7 +279,8 @@ def _answer_load(
     tokens = None
     if asked.rows is not None:
         each = asked.rounds * (prompt + asked.new_tokens)
-        assumed = f"assumed: {prompt:,.0f} tokens asked, {asked.new_tokens} answered"
+        assumed = f"assumed: {asked.text_tokens:,.0f} tokens of text asked"
+        assumed += f", {asked.new_tokens} answered"
         parts = (asked.rows.basis, assumed, image_basis)
         tokens = Figure(round(asked.rows.value * each), "; ".join(part for part in parts if part))
     size = 4 if backend.get("dtype") == "float32" else 2
