@@ -14,7 +14,7 @@ from engine.cli import planning
 from engine.cli.planning import Planned
 from engine.diagnostics import Diagnostic, RequestError, nearest
 from engine.forecast import DEVICES, Fleet, forecasts, sources, wall_of
-from engine.models._known import ModelFinder, hub_cache
+from engine.models._known import finder_of
 from engine.plan.estimate import Forecast
 from engine.rendering import plan_card
 from engine.rendering.plan_text import Totals
@@ -72,7 +72,7 @@ def outlay(planned: Planned, view: View, store: Store, fleet: Fleet | None = Non
         planned.plan,
         view.measured,
         fleet=fleet,
-        models=finder(folder),
+        models=finder_of(folder, os.environ),
         stored=view.stored,
         count_source=sources.counter(folder),
     )
@@ -87,11 +87,6 @@ def outlay(planned: Planned, view: View, store: Store, fleet: Fleet | None = Non
     missing = {name: len(to_run) - len(values) for name, values in known.items()}
     warnings = _too_large(planned, [node.id for node in to_run], found, fleet)
     return Outlay(found, fleet, sums, missing, _free_gb(store.root), tuple(warnings))
-
-
-def finder(folder: Path) -> ModelFinder:
-    """Return what finds models: folders from the recipe's, the local hub cache, the catalogue."""
-    return ModelFinder(lambda name: folder / Path(name).expanduser(), hub_cache(os.environ))
 
 
 def _too_large(

@@ -42,11 +42,14 @@ def add_recipe(parser: argparse.ArgumentParser) -> None:
 def load_plan(recipe: str, overrides: list[str], store: Store) -> Planned:
     """Read, check and compile a recipe. Raise RequestError with every mistake. Writes nothing."""
     from engine.catalog import LocalPins
+    from engine.forecast import fit
+    from engine.models._known import finder_of
     from engine.pipeline import compile_plan
     from engine.recipe.load import load_experiment
 
     experiment = load_experiment(Path(recipe), overrides)
     folder = Path(experiment.recipe.folder)
+    fit.check(experiment, finder_of(folder, os.environ))
     digests = DigestCache(store.cache / "digests.json")
     plan = compile_plan(experiment, LocalPins(folder, digests.digest_file))
     return Planned(with_portable_origins(plan, folder), folder, digests)

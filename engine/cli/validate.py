@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import os
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -45,6 +46,8 @@ def add_parser(subparsers: Any) -> None:
 def run(args: argparse.Namespace) -> int:
     """Check a recipe; return 1 if anything is wrong with it."""
     from engine.diagnostics import ExitCode, RequestError
+    from engine.forecast import fit
+    from engine.models._known import finder_of
     from engine.recipe.load import load_experiment
 
     form = "json" if args.json else args.format
@@ -53,6 +56,7 @@ def run(args: argparse.Namespace) -> int:
         print(f"{args.recipe}: tidied", file=sys.stderr)
     try:
         experiment = load_experiment(path, args.overrides)
+        fit.check(experiment, finder_of(path.parent, os.environ))
     except RequestError as error:
         _print_mistakes(error.diagnostics, form)
         return int(ExitCode.REQUEST_WRONG)

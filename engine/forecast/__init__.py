@@ -172,5 +172,5 @@ def _cost(node: Node, hours: Figure | None, load: Load, fleet: Fleet | None) -> 
     if hours is None or fleet is None or fleet.price is None or not node.needs.accelerator:
         return None
     times = f" x {load.num_devices} devices" if load.num_devices > 1 else ""
-    basis = f"{hours.value:.3g} h{times} x {fleet.price:g} an hour"
+    basis = f"{hours.value:.3g} h{times} x {fleet.price:g} an hour; {hours.basis}"
     return Figure(hours.value * load.num_devices * fleet.price, basis)

@@ -164,7 +164,8 @@ def _train_load(known: KnownModel, node: Node, made: Made, device: Device | None
     read = made.get("read")
     if read is not None and made.row_tokens is not None:
         per_row = min(made.row_tokens.value + image.tokens, spec["max_length"])
-        parts = (read.basis, made.row_tokens.basis, image_basis)
+        read_rows = f"{read.value:,.0f} rows read"
+        parts = (read_rows, made.row_tokens.basis, image_basis)
         tokens = Figure(round(read.value * per_row), "; ".join(part for part in parts if part))
     job = _job(known, params, spec, image)
     job = _fitted(model, job, spec, device)

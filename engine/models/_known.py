@@ -74,6 +74,11 @@ class ModelFinder:
         return snapshot if (snapshot / "config.json").is_file() else None
 
 
+def finder_of(folder: Path, environ: Mapping[str, str]) -> ModelFinder:
+    """Return what finds the models of a recipe in `folder` on this machine."""
+    return ModelFinder(lambda name: folder / Path(name).expanduser(), hub_cache(environ))
+
+
 def hub_cache(environ: Mapping[str, str]) -> Path:
     """Return where huggingface_hub keeps what it downloaded, by its own rules."""
     if environ.get("HF_HUB_CACHE"):
