@@ -6,9 +6,8 @@ import argparse
 import os
 import shutil
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from engine.cli import planning
 from engine.cli.planning import Planned
@@ -24,8 +23,7 @@ from engine.runtime.store import Store
 _SUMMED = ("wall_h", "cost", "disk_gb")
 
 
-@dataclass(frozen=True, slots=True)
-class Outlay:
+class Outlay(NamedTuple):
     """The forecast of a plan, and what it was made for."""
 
     forecasts: Mapping[str, Forecast]
@@ -55,13 +53,17 @@ def fleet_of(args: argparse.Namespace) -> Fleet | None:
     if args.on is None:
         if args.price is not None or args.gpus != 1:
             hint = f"name one of {', '.join(DEVICES)}"
-            raise RequestError(Diagnostic("wrong-flag", "`--price` and `--gpus` need `--on`", hint=hint))
+            raise RequestError(
+                Diagnostic("wrong-flag", "`--price` and `--gpus` need `--on`", hint=hint)
+            )
         return None
     name = args.on.lower().replace("_", "-")
     if name not in DEVICES:
         close = nearest(name, DEVICES)
         hint = f"`{close}` is close" if close else f"known devices: {', '.join(DEVICES)}"
-        raise RequestError(Diagnostic("unknown-device", f"no data of a device `{args.on}`", hint=hint))
+        raise RequestError(
+            Diagnostic("unknown-device", f"no data of a device `{args.on}`", hint=hint)
+        )
     return Fleet(DEVICES[name], args.gpus, args.price)
 
 

@@ -105,7 +105,7 @@ def plan_json(
 def _fleet_json(fleet: Fleet | None) -> dict[str, Any] | None:
     if fleet is None:
         return None
-    return {**asdict(fleet.device), "num": fleet.num, "price": fleet.price}
+    return {**fleet.device._asdict(), "num": fleet.num, "price": fleet.price}
 
 
 def node_json(item: NodeOutlook, *, with_changes: bool = False) -> dict[str, Any]:
@@ -131,6 +131,8 @@ def why_text(item: NodeOutlook, found: Outlay) -> str:
     cells = plan_card.cells_of(forecast)
     if cells or forecast.note:
         lines.append("  what it will take:")
-    lines += [f"    {plan_card.COLUMNS[name]} {one.text}: {one.basis}" for name, one in cells.items()]
+    lines += [
+        f"    {plan_card.COLUMNS[name]} {one.text}: {one.basis}" for name, one in cells.items()
+    ]
     lines += [f"    {forecast.note}"] if forecast.note else []
     return "\n".join(lines)

@@ -6,7 +6,6 @@ that nothing stands on is not given.
 
 from __future__ import annotations
 
-import heapq
 from collections.abc import Mapping, Sequence
 
 from engine.forecast import flow
@@ -63,7 +62,9 @@ def forecasts(
     found: dict[str, Forecast] = {}
     for node in plan.nodes:
         inputs = {
-            port: made[next(iter(labels.values()))] for port, labels in node.inputs.items() if labels
+            port: made[next(iter(labels.values()))]
+            for port, labels in node.inputs.items()
+            if labels
         }
         made[node.id] = flow.made_by(node, inputs, known)
         load = workshop.load(node, made[node.id], inputs)
@@ -73,6 +74,8 @@ def forecasts(
 
 def wall_of(plan: Plan, hours: Mapping[str, float], num: int) -> float:
     """Return how long nodes take when up to `num` run at once, each as soon as it can."""
+    import heapq
+
     ends: dict[str, float] = {}
     free = [0.0] * max(num, 1)
     for node in plan.nodes:

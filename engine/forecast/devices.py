@@ -5,15 +5,14 @@ Rates are dense: NVIDIA prints twice as much for 2:4 sparse matrices. Prices are
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from typing import NamedTuple
 
 TRAINING_SHARE = 0.30  # of the peak rate; METHOD 4.2: 0.2 to 0.4 on eight A100 for three models
 PREFILL_SHARE = 0.40
 DECODING_SHARE = 0.50  # of the memory bandwidth
 
 
-@dataclass(frozen=True, slots=True)
-class Device:
+class Device(NamedTuple):
     """One GPU."""
 
     name: str
@@ -36,8 +35,6 @@ DEVICES = {
         Device("l40s", "L40S 48 GB", 48, 362, 183, 864, f"{_SHEET} L40S"),
         Device("a10", "A10 24 GB", 24, 125, 62.5, 600, f"{_SHEET} A10"),
         Device("l4", "L4 24 GB", 24, 121, 60, 300, f"{_SHEET} L4"),
-        Device(
-            "rtx4090", "RTX 4090 24 GB", 24, 165.2, 82.6, 1008, "NVIDIA Ada architecture paper"
-        ),
+        Device("rtx4090", "RTX 4090 24 GB", 24, 165.2, 82.6, 1008, "NVIDIA Ada architecture paper"),
     )
 }

@@ -1,4 +1,4 @@
-"""Rules that need the models: does what a recipe asks for fit the architectures it names?
+"""Rules that need the models: what a recipe asks for must fit the architectures it names.
 
 A model whose config is not on this machine and not in the catalogue is passed over in silence: what
 is not known is no mistake.
@@ -12,6 +12,7 @@ from typing import Any
 from engine import plugin
 from engine.diagnostics import Diagnostic, RequestError, nearest
 from engine.models import ModelFamily, _image_tokens
+from engine.models._facts import known_kinds
 from engine.models._known import KnownModel, ModelFinder
 from engine.recipe.model import Experiment, Recipe
 
@@ -69,10 +70,12 @@ def _named_models(recipe: Recipe) -> Iterator[tuple[str, str | None, Place]]:
 
 
 def _unknown_families(recipe: Recipe, models: ModelFinder) -> Iterator[Diagnostic]:
-    families = _families()
     for name, revision, place in _named_models(recipe):
         known = models.find(name, revision)
-        if known is None or known.kind in families:
+        if known is None or known.kind in known_kinds():
+            continue
+        families = _families()
+        if known.kind in families:
             continue
         close = nearest(known.kind, families)
         kinds = ", ".join(sorted(families))
@@ -84,8 +87,7 @@ def _unknown_families(recipe: Recipe, models: ModelFinder) -> Iterator[Diagnosti
 def _parts_of_text_models(recipe: Recipe, models: ModelFinder) -> Iterator[Diagnostic]:
     """Refuse parts written out for a base that has none: the default names all parts of any."""
     known = models.find(recipe.base.model, recipe.base.revision)
-    family = _families().get(known.kind) if known is not None else None
-    if known is None or family is None or family.has_vision:
+    if known is None or known.architecture is None or known.architecture.vision is not None:
         return
     for number, part in enumerate(recipe.base.train):
         if part != "language" and ("base", "train", number) in recipe.spans:

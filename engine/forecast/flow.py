@@ -9,8 +9,7 @@ from __future__ import annotations
 import math
 import re
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, NamedTuple
 
 from engine.forecast.datasets import PUBLISHED
 from engine.plan.estimate import Figure, Measurement, Past, Stored
@@ -25,28 +24,22 @@ WRITTEN_TASK_TOKENS, WRITTEN_ANSWER_TOKENS = 150, 16
 _ASSUMED_TEXT = (
     f"assumed: {CAPTION_TOKENS} tokens a caption, {TASK_TOKENS} a task with its two answers"
 )
-_SLICE = re.compile(r"\[(\d*):(\d*)\]$")
+_SLICE = r"\[(\d*):(\d*)\]$"
 _PER_SCENE = {"cell_questions": 4, "shape_questions": 3}
 Rows = Mapping[str, Figure]  # row set -> how many
 CountSource = Callable[[Mapping[str, Any]], Figure | None]
 
 
-def _nothing_counted(source: Mapping[str, Any]) -> Figure | None:
-    return None
-
-
-@dataclass(frozen=True, slots=True)
-class Known:
+class Known(NamedTuple):
     """What the rows are judged by."""
 
     recipe: str
     past: Past
-    stored: Mapping[str, Stored] = field(default_factory=dict)
-    count_source: CountSource = _nothing_counted
+    stored: Mapping[str, Stored]
+    count_source: CountSource
 
 
-@dataclass(frozen=True, slots=True)
-class Made:
+class Made(NamedTuple):
     """What a node writes: rows by row set, images, and tokens of text in a row."""
 
     rows: Rows
@@ -106,7 +99,7 @@ def _rows_of_source(source: Mapping[str, Any], known: Known) -> Figure | None:
         times = f" scenes, {per_scene} questions each" if per_scene > 1 else ""
         return Figure(source["num_rows"] * per_scene, f"recipe: num_rows{times}")
     if use == "hub":
-        sliced = _SLICE.search(source["split"])
+        sliced = re.search(_SLICE, source["split"])
         if sliced is not None and sliced[2]:
             split = source["split"]
             return Figure(int(sliced[2]) - int(sliced[1] or 0), f"recipe: split {split}")

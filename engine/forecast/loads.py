@@ -7,8 +7,7 @@ bandwidth. The rooms that own the real loops are engine/training and engine/back
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, NamedTuple
 
 from engine.forecast import flow, memory
 from engine.forecast.devices import DECODING_SHARE, PREFILL_SHARE, TRAINING_SHARE, Device
@@ -26,8 +25,7 @@ _TERA, _GIGA, _HOUR_S = 1e12, 1e9, 3600.0
 _CHARS_PER_TOKEN = 4.0
 
 
-@dataclass(frozen=True, slots=True)
-class Load:
+class Load(NamedTuple):
     """What one node takes; None where nothing is known."""
 
     tokens: Figure | None = None
@@ -41,13 +39,13 @@ class Load:
 IDLE = Load()
 
 
-@dataclass(slots=True)
 class Workshop:
     """Finds models and remembers what was worked out: many nodes of a matrix are alike."""
 
-    models: ModelFinder
-    device: Device | None = None
-    _memo: dict[Any, Any] = field(default_factory=dict)
+    def __init__(self, models: ModelFinder, device: Device | None = None) -> None:
+        self.models = models
+        self.device = device
+        self._memo: dict[Any, Load] = {}
 
     def load(self, node: Node, made: Made, inputs: Inputs) -> Load:
         """Return what a node takes."""
@@ -82,8 +80,7 @@ class Workshop:
         key = (shape, rows, text)
         if key not in self._memo:
             self._memo[key] = _train_load(model, node, made, self.device)
-        found: Load = self._memo[key]
-        return found
+        return self._memo[key]
 
     def _judging(self, node: Node, inputs: Inputs) -> Load:
         tasks = inputs.get("tasks", NOTHING).get("tasks")
@@ -115,16 +112,14 @@ class Workshop:
             return Load(note=_unknown(use["model"], model))
         rows = (asked.rows.value, asked.rows.basis) if asked.rows else None
         backend = tuple(sorted((k, str(v)) for k, v in use["backend"].items()))
-        key = (use["model"], use["revision"], backend, rows, asked.text_tokens, asked.new_tokens)
-        key = (*key, asked.rounds)
+        shape = (asked.text_tokens, asked.new_tokens, asked.rounds, asked.has_images)
+        key = (use["model"], use["revision"], backend, rows, shape)
         if key not in self._memo:
             self._memo[key] = _answer_load(model, use["backend"], asked, self.device)
-        found: Load = self._memo[key]
-        return found
+        return self._memo[key]
 
 
-@dataclass(frozen=True, slots=True)
-class _Asked:
+class _Asked(NamedTuple):
     """Requests to a model."""
 
     rows: Figure | None
@@ -212,12 +207,10 @@ def _fitted(
     model: Architecture, job: memory.Training, spec: Mapping[str, Any], device: Device | None
 ) -> memory.Training:
     """Choose the micro-batch as the loop does: the whole batch, halved until it fits."""
-    from dataclasses import replace
-
     whole = spec["global_batch_size"]
     rows = min(spec["per_device_train_batch_size"] or (whole if device else 1), whole)
     while True:
-        found = replace(job, micro_batch=rows, accumulates=rows < whole)
+        found = job._replace(micro_batch=rows, accumulates=rows < whole)
         if rows == 1 or device is None:
             return found
         if memory.of_training(model, found).total <= device.memory_gb * memory.GB:

@@ -12,7 +12,7 @@ MLP, V vocabulary, T tokens of a micro-batch, P image patches of a micro-batch.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from typing import NamedTuple
 
 from engine.models._facts import PARTS, Architecture, Language, Vision
 
@@ -24,8 +24,7 @@ _ALL_LINEAR = "all-linear"
 _LANGUAGE_LINEARS = ("q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj")
 
 
-@dataclass(frozen=True, slots=True)
-class Peak:
+class Peak(NamedTuple):
     """Bytes at the peak by what they are for."""
 
     parts: Mapping[str, float]
@@ -42,8 +41,7 @@ class Peak:
         return " + ".join(shown)
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Training:
+class Training(NamedTuple):
     """What decides the peak of a training run."""
 
     parts: tuple[str, ...] = PARTS
@@ -106,8 +104,7 @@ def num_learning(model: Architecture, job: Training) -> int:
     return sum(_adapters(model, part, job) for part in chosen)
 
 
-@dataclass(frozen=True, slots=True)
-class _Kept:
+class _Kept(NamedTuple):
     """Bytes that autograd keeps for one row."""
 
     language: float
@@ -223,16 +220,15 @@ def _linears(text: Language) -> dict[str, tuple[int, int]]:
     """Return inputs and outputs of all linear layers of the decoder by name."""
     heads, keys = text.num_heads * text.head_dim, text.num_kv_heads * text.head_dim
     width, mlp = text.width, text.mlp_width
-    one = ((width, heads), (width, keys), (width, keys), (heads, width))
-    one += ((width, mlp), (width, mlp), (mlp, width))
+    one = [(width, heads), (width, keys), (width, keys), (heads, width)]
+    one += [(width, mlp), (width, mlp), (mlp, width)]
     return {
         name: (text.num_layers * ins, text.num_layers * outs)
         for name, (ins, outs) in zip(_LANGUAGE_LINEARS, one, strict=True)
     }
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Answering:
+class Answering(NamedTuple):
     """What decides the peak of a model that answers."""
 
     bytes_per_weight: int = _HALF
@@ -263,7 +259,9 @@ def of_answering(model: Architecture, job: Answering) -> Peak:
     images = 0.0
     if seen is not None and job.patches:
         pixels = 3 * seen.patch_px**2 * (2 if model.kind.startswith("qwen2") else 1)
-        images = job.batch * job.patches * size * float(pixels + 3 * seen.mlp_width + 5 * seen.width)
+        images = (
+            job.batch * job.patches * size * float(pixels + 3 * seen.mlp_width + 5 * seen.width)
+        )
     return Peak(
         {
             "weights": float(size * model.num_parameters),

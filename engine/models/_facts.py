@@ -8,8 +8,7 @@ A config.json leaves out values that equal the defaults of its class: `_DEFAULTS
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 Config = Mapping[str, Any]
 PARTS = ("vision", "projector", "language")
@@ -101,8 +100,7 @@ _VISION_DEFAULTS: dict[str, dict[str, Any]] = {
 }
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Language:
+class Language(NamedTuple):
     """The decoder."""
 
     width: int
@@ -117,8 +115,7 @@ class Language:
     num_cross_layers: int = 0  # of the layers, those that attend to the image instead
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Vision:
+class Vision(NamedTuple):
     """The image encoder."""
 
     width: int
@@ -133,8 +130,7 @@ class Vision:
     has_gate: bool = False  # a gated MLP of three matrices
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Architecture:
+class Architecture(NamedTuple):
     """A checkpoint without weights. `counts` are its parameters by part."""
 
     kind: str  # model_type

@@ -8,8 +8,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 from engine.models._facts import Architecture, Vision
 
@@ -18,8 +17,7 @@ _LLAVA_NEXT_GRIDS = ((336, 672), (672, 336), (672, 672), (1008, 336), (336, 1008
 COMMON_SHAPES = ((1, 1), (4, 3), (3, 4), (3, 2), (2, 3), (16, 9), (9, 16))
 
 
-@dataclass(frozen=True, slots=True)
-class ImageTokens:
+class ImageTokens(NamedTuple):
     """What one image takes."""
 
     tokens: int

@@ -7,9 +7,8 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from engine import package_data
 from engine.models import _facts
@@ -19,8 +18,7 @@ _POCKET = "pocket/"
 _PROCESSOR_FILES = ("processor_config.json", "preprocessor_config.json")
 
 
-@dataclass(frozen=True, slots=True)
-class KnownModel:
+class KnownModel(NamedTuple):
     """A model whose config could be read; no architecture when no formula fits its type."""
 
     kind: str  # model_type as written
@@ -33,13 +31,15 @@ def _no_folder(name: str) -> Path | None:
     return None
 
 
-@dataclass(slots=True)
 class ModelFinder:
     """Looks models up, each once. `locate` says where a local folder of the recipe is."""
 
-    locate: Callable[[str], Path | None] = _no_folder
-    hub_cache: Path | None = None
-    _found: dict[tuple[str, str | None], KnownModel | None] = field(default_factory=dict)
+    def __init__(
+        self, locate: Callable[[str], Path | None] = _no_folder, hub_cache: Path | None = None
+    ) -> None:
+        self.locate = locate
+        self.hub_cache = hub_cache
+        self._found: dict[tuple[str, str | None], KnownModel | None] = {}
 
     def find(self, name: str, revision: str | None = None) -> KnownModel | None:
         """Return what is known of a model, or None."""

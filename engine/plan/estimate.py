@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
+from typing import NamedTuple
 
 from engine.plan.stage import Node
 
@@ -27,8 +28,7 @@ class Measurement:
     device: str = "cpu"  # cpu or cuda
 
 
-@dataclass(frozen=True, slots=True)
-class Stored:
+class Stored(NamedTuple):
     """What is in the store under a key: what was counted, and its size."""
 
     counts: Mapping[str, float]

@@ -8,7 +8,8 @@ goes along for whoever wants it.
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from types import MappingProxyType
+from typing import NamedTuple
 
 from engine.plan import graph
 from engine.plan.estimate import Figure, Forecast
@@ -27,16 +28,14 @@ _GUESSES = ("assumed", "of the peak rate")
 _UNITS = ((1e12, "T"), (1e9, "G"), (1e6, "M"), (1e3, "k"))
 
 
-@dataclass(frozen=True, slots=True)
-class Cell:
+class Cell(NamedTuple):
     """A number as text, and what it stands on."""
 
     text: str
     basis: str
 
 
-@dataclass(frozen=True, slots=True)
-class Card:
+class Card(NamedTuple):
     """One node."""
 
     id: str
@@ -45,7 +44,7 @@ class Card:
     reason: str
     parents: tuple[str, ...]
     arms: tuple[str, ...] = ()
-    cells: Mapping[str, Cell] = field(default_factory=dict)
+    cells: Mapping[str, Cell] = MappingProxyType({})
     note: str = ""
 
     @property

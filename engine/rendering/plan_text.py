@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import textwrap
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from typing import NamedTuple
 
 from engine.rendering import plan_card
 from engine.rendering.plan_card import COLUMNS, Card
@@ -14,14 +13,12 @@ _MOST_CLAUSES = 8
 _DROPPED_WHEN_NARROW = ("images", "disk_gb", "cost")  # their sums stand below
 
 
-@dataclass(frozen=True, slots=True)
-class Totals:
+class Totals(NamedTuple):
     """Sums over the nodes that will run; a sum is a floor where some node has no number."""
 
     lines: tuple[str, ...] = ()
     warnings: tuple[str, ...] = ()
     fleet: str = ""
-    sources: tuple[str, ...] = field(default_factory=tuple)  # where the models' configs came from
 
 
 def body(cards: Sequence[Card], totals: Totals, table: Table, width: int) -> str:
@@ -66,7 +63,9 @@ def _numbers(
             headings[len(rows)] = f"  only in {only}"
         arm = only or arm
         name = name if only else one.id
-        rows.append([name, *([one.state] if has_states else []), *(_shown(one, c) for c in columns)])
+        rows.append(
+            [name, *([one.state] if has_states else []), *(_shown(one, c) for c in columns)]
+        )
         reasons.append("" if one.is_cached else one.reason)
     lines = table(rows, numbers_from=1 + has_states).splitlines()
     if with_reason:
@@ -104,8 +103,6 @@ def _legend(cards: Sequence[Card], totals: Totals, width: int) -> str:
         lines += _wrapped("~ stands on an assumption:", width)
     for clause in plan_card.assumptions(cards)[:_MOST_CLAUSES]:
         lines += _wrapped(clause.removeprefix("assumed: "), width, indent="    ")
-    for clause in totals.sources:
-        lines += _wrapped(clause, width)
     lines += _wrapped("`adapt plan RECIPE --why NODE` prints the basis of every number", width)
     return "\n".join(lines)
 
@@ -115,14 +112,12 @@ def _lines(lines: Sequence[str], width: int) -> str:
 
 
 def _wrapped(text: str, width: int, indent: str = "  ") -> list[str]:
-    return textwrap.wrap(
-        text,
-        max(width, 40),
-        initial_indent=indent,
-        subsequent_indent=f"{indent}  ",
-        break_on_hyphens=False,
-        break_long_words=False,
-    )
+    lines = [indent.removesuffix(" ")]
+    for word in text.split():
+        if len(lines[-1]) + 1 + len(word) > max(width, 40) and lines[-1].strip():
+            lines.append(f"{indent} ")
+        lines[-1] += f" {word}" if lines[-1] or indent else word
+    return lines
 
 
 def _widest(text: str) -> int:

@@ -163,7 +163,9 @@ def _words(node: Node, change: Change) -> str:
     if kind == "prompts":
         return f"pin: the text of the prompt `{rest}` {change.kind}"
     if kind == "pins":
-        what = "the data of its source" if rest.partition(".")[0] == "source" else _weights(node, rest)
+        what = (
+            "the data of its source" if rest.partition(".")[0] == "source" else _weights(node, rest)
+        )
         return f"pin: {what} {change.kind}"
     return f"own change: {str(change).removeprefix('params.')}"
 
