@@ -169,9 +169,9 @@ def architecture(config: Config) -> Architecture | None:
 
 def _text(config: Config, kind: str) -> dict[str, Any]:
     """Return the settings of the decoder, defaults filled in; Qwen2-VL of old wrote them flat."""
-    given = config.get("text_config") or config
-    inner = str(given.get("model_type") or "llama").removesuffix("_text").removesuffix("_model")
-    inner = {"qwen2_5_vl": "qwen2_vl", "mllama_text": "mllama"}.get(inner, inner)
+    is_flat = kind in _LLAMA_KINDS or kind.startswith("qwen2")
+    given = config.get("text_config") or (config if is_flat else {})
+    inner = str(given.get("model_type") or "llama").removesuffix("_text")
     if kind in ("qwen2_vl", "qwen2_5_vl", "mllama"):
         inner = "mllama" if kind == "mllama" else "qwen2_vl"
     return {"kind": inner, **_DEFAULTS[""], **_DEFAULTS.get(inner, {}), **given}
