@@ -24,6 +24,8 @@ COLUMNS = {
     "cost": "cost",
     "disk_gb": "disk GB",
 }
+_DUST = 0.01  # gigabytes
+CACHED = "cached"  # as in engine.runtime.outlook, which stands above this room
 _GUESSES = ("assumed", "of the peak rate")
 _UNITS = ((1e12, "T"), (1e9, "G"), (1e6, "M"), (1e3, "k"))
 
@@ -50,12 +52,14 @@ class Card(NamedTuple):
     @property
     def is_cached(self) -> bool:
         """Tell whether nothing has to be done."""
-        return self.state == "cached"
+        return self.state == CACHED
 
 
 def card(node: Node, state: str, reason: str, forecast: Forecast | None) -> Card:
     """Return the card of a planned node."""
     cells = cells_of(forecast) if forecast is not None else {}
+    if state == CACHED:  # what it took is spent
+        cells = {name: one for name, one in cells.items() if name not in ("wall_h", "cost")}
     note = forecast.note if forecast is not None else ""
     parents = tuple(sorted(graph.parents(node)))
     return Card(node.id, node.stage, state, reason, parents, node.arms, cells, note)
@@ -89,6 +93,8 @@ def number(name: str, value: float) -> str:
         return f"{value:,.0f}"
     if name == "cost":
         return f"{value:,.2f}"
+    if value < _DUST:
+        return f"<{_DUST}"
     return f"{value:,.1f}" if value >= 0.95 else f"{value:.1g}"
 
 
@@ -102,11 +108,13 @@ def short(value: float) -> str:
 
 
 def span(hours: float) -> str:
-    """Return a length of time: `55.5 h`, `12 min`, `4 s`."""
+    """Return a length of time: `55.5 h`, `12 min`, `0.4 s`."""
     if hours >= 1:
         return f"{hours:.1f} h"
     minutes = hours * 60
-    return f"{minutes:.0f} min" if minutes >= 1 else f"{minutes * 60:.0f} s"
+    if minutes >= 1:
+        return f"{minutes:.0f} min"
+    return f"{minutes * 60:.0f} s" if minutes >= 1 / 6 else f"{minutes * 60:.1f} s"
 
 
 def assumptions(cards: Iterable[Card]) -> list[str]:
@@ -122,8 +130,9 @@ def assumptions(cards: Iterable[Card]) -> list[str]:
 
 
 def used_columns(cards: Sequence[Card]) -> list[str]:
-    """Return the columns in which some node has a number."""
-    return [name for name in COLUMNS if any(name in one.cells for one in cards)]
+    """Return the columns in which some node has a number, and not a few kilobytes alone."""
+    shown = {name: {one.cells[name].text for one in cards if name in one.cells} for name in COLUMNS}
+    return [name for name, texts in shown.items() if texts - {f"<{_DUST}"}]
 
 
 def by_reason(cards: Iterable[Card]) -> dict[str, list[str]]:
