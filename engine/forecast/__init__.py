@@ -11,7 +11,8 @@ from collections.abc import Mapping, Sequence
 from engine.forecast import flow
 from engine.forecast.devices import DEVICES, Device
 from engine.forecast.flow import STORED, CountSource, Inputs, Known, Made
-from engine.forecast.loads import Load, Workshop
+from engine.forecast.load import Load
+from engine.forecast.loads import Workshop
 from engine.models._known import ModelFinder
 from engine.plan.estimate import Figure, Forecast, Measurement, Past, Stored
 from engine.plan.stage import Node, Plan

@@ -11,7 +11,7 @@ from typing import Any
 
 from engine import plugin
 from engine.diagnostics import Diagnostic, RequestError, nearest
-from engine.models import ModelFamily, _image_tokens
+from engine.models import ModelFamily
 from engine.models._facts import known_kinds
 from engine.models._known import KnownModel, ModelFinder
 from engine.recipe.model import Experiment, Recipe
@@ -151,9 +151,7 @@ def _no_room_to_write(recipe: Recipe, known: KnownModel | None) -> Iterator[Diag
 
 
 def _fewest(known: KnownModel | None) -> int:
-    if known is None or known.architecture is None or known.architecture.vision is None:
-        return 0
-    return _image_tokens.fewest(known.architecture, known.processor)
+    return known.fewest_image_tokens if known is not None else 0
 
 
 def _comfortable(fewest: int) -> int:

@@ -60,11 +60,6 @@ def most(model: Architecture, processor: Mapping[str, Any]) -> ImageTokens:
     return max(found, key=lambda one: (one.tokens, one.patches))
 
 
-def is_fixed(model: Architecture, processor: Mapping[str, Any]) -> bool:
-    """Tell whether images of all common shapes take the same."""
-    return fewest(model, processor) == most(model, processor).tokens
-
-
 def _rounded_up(number: int, multiple: int) -> int:
     return -(-number // multiple) * multiple
 

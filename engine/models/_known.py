@@ -7,24 +7,58 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Mapping
+from functools import cached_property
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 from engine import package_data
-from engine.models import _facts
+from engine.models import _facts, _image_tokens
 from engine.models._facts import Architecture
+from engine.models._image_tokens import ImageTokens
 
 _POCKET = "pocket/"
 _PROCESSOR_FILES = ("processor_config.json", "preprocessor_config.json")
 
 
-class KnownModel(NamedTuple):
+class KnownModel:
     """A model whose config could be read; no architecture when no formula fits its type."""
 
-    kind: str  # model_type as written
-    architecture: Architecture | None
-    processor: Mapping[str, Any]
-    basis: str  # where the config was found
+    def __init__(
+        self,
+        kind: str,  # model_type as written
+        architecture: Architecture | None,
+        processor: Mapping[str, Any],
+        basis: str,  # where the config was found
+    ) -> None:
+        self.kind = kind
+        self.architecture = architecture
+        self.processor = processor
+        self.basis = basis
+
+    def image(self, width_px: int, height_px: int) -> ImageTokens:
+        """Return what an image of this size takes; nothing where that is not known."""
+        if self.architecture is None:
+            return ImageTokens(0, 0)
+        return _image_tokens.of_image(self.architecture, self.processor, width_px, height_px)
+
+    @cached_property
+    def fewest_image_tokens(self) -> int:
+        """Return the tokens of the cheapest image of a common shape."""
+        if self.architecture is None:
+            return 0
+        return _image_tokens.fewest(self.architecture, self.processor)
+
+    @cached_property
+    def largest_image(self) -> ImageTokens:
+        """Return what the most expensive image of a common shape takes."""
+        if self.architecture is None:
+            return ImageTokens(0, 0)
+        return _image_tokens.most(self.architecture, self.processor)
+
+    @property
+    def has_fixed_images(self) -> bool:
+        """Tell whether images of all common shapes take the same."""
+        return self.fewest_image_tokens == self.largest_image.tokens
 
 
 def _no_folder(name: str) -> Path | None:

@@ -30,6 +30,7 @@ class Case:
     method: str = "full"  # or lora
     parts: tuple[str, ...] = ("vision", "projector", "language")
     checkpointing: bool = False
+    half: bool = False  # bfloat16 autocast, with fused attention as on a GPU
     length: int = 256
     batch: int = 4
     micro_batch: int = 4
@@ -45,6 +46,7 @@ class Case:
             return f"{self.family}, answer {self.batch} x {self.length} + {self.new_tokens}"
         notes = [self.family, self.method]
         notes += ["checkpointing"] if self.checkpointing else []
+        notes += ["bfloat16"] if self.half else []
         notes += [f"only {'+'.join(self.parts)}"] if len(self.parts) < 3 else []
         return f"{', '.join(notes)}, {self.micro_batch} of {self.batch} x {self.length}"
 
@@ -237,7 +239,7 @@ def _trainer(case: Case, model: Any, scratch: Path) -> Any:
     digests = ("x",) if case.family != "llama" else ()
     rows = [
         Example(ids, np.ones(len(ids), dtype=bool), digests, "")
-        for ids in (_row(case, shorter=number % 2) for number in range(2 * case.batch))
+        for ids in (_row(case, shorter=number % 3) for number in range(2 * case.batch))
     ]
     training = plugin.bind(
         TrainSpec,
@@ -246,7 +248,7 @@ def _trainer(case: Case, model: Any, scratch: Path) -> Any:
             "global_batch_size": case.batch,
             "per_device_train_batch_size": case.micro_batch,
             "gradient_checkpointing": case.checkpointing,
-            "precision": "float32",
+            "precision": "bfloat16" if case.half else "float32",
             "max_steps": 2,
             "max_length": case.length,
             "save_steps": 1000,
@@ -305,6 +307,8 @@ def measured(case: Case) -> float:
     model = _ready(case, model)
     with tempfile.TemporaryDirectory() as scratch:
         trainer = _trainer(case, model, Path(scratch))
+        if case.half:  # the loop turns fused attention off on CPUs, where it is slow
+            model.set_attn_implementation = lambda _: None
         return _held(model) + allocated(trainer.run)
 
 
@@ -350,6 +354,7 @@ def predicted(case: Case) -> float:
         parts=case.parts,
         lora_rank=16 if case.method == "lora" else 0,
         has_checkpoints=case.checkpointing,
+        is_half=case.half,
         micro_batch=case.micro_batch,
         accumulates=case.micro_batch < case.batch,
         tokens=case.length,
@@ -378,6 +383,9 @@ def cases() -> list[Case]:
             replace(one, length=512, batch=2, micro_batch=2),
             replace(one, vocab=16384),
             replace(one, width=512, layers=4),
+            replace(one, half=True),
+            replace(one, half=True, checkpointing=True),
+            replace(one, half=True, vocab=16384, micro_batch=1),
             replace(one, method="lora"),
             replace(one, method="lora", checkpointing=True),
             replace(one, work="answer"),

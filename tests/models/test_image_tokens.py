@@ -23,8 +23,7 @@ def known(folder: Path) -> KnownModel:
 
 
 def by_rule(model: KnownModel, size: tuple[int, int]) -> int:
-    assert model.architecture is not None
-    return _image_tokens.of_image(model.architecture, model.processor, *size).tokens
+    return model.image(*size).tokens
 
 
 def test_llava_next_cuts_images_into_tiles(tmp_path: Path):
@@ -71,7 +70,7 @@ def test_the_pocket_models_have_images_of_one_size():
     assert model is not None
     assert model.architecture is not None
 
-    assert _image_tokens.is_fixed(model.architecture, model.processor)
+    assert model.has_fixed_images
     assert by_rule(model, (640, 480)) == 16
 
 
