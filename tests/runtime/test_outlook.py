@@ -18,7 +18,13 @@ def node(**changed: Any) -> Node:
     build.add("count")
     found = build.plan().node("count")
     pins = {"source": {"sha256": "a"}, "a/b": {"revision": "1"}}
-    base = {**found.preimage, "pins": pins, "prompts": {"caption@1": "x"}, "seed": 42}
+    base = {
+        **found.preimage,
+        "params": {"num_rows": 3},
+        "pins": pins,
+        "prompts": {"caption@1": "x"},
+        "seed": 42,
+    }
     return replace(found, preimage={**base, **changed})
 
 
