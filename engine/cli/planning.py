@@ -80,10 +80,13 @@ def load_plan(recipe: str, changes: Sequence[str], store: Store) -> Planned:
 def compile_recipe(recipe: Path, changes: Sequence[str], digests: DigestCache) -> Plan:
     """Read, check and compile a recipe."""
     from engine.catalog import LocalPins
+    from engine.forecast import fit
+    from engine.models._known import finder_of
     from engine.pipeline import compile_plan
     from engine.recipe.load import load_experiment
 
     experiment = load_experiment(recipe, changes)
+    fit.check(experiment, finder_of(recipe.parent, os.environ))
     pins = LocalPins(recipe.parent, digests.digest_file)
     return compile_plan(experiment, pins, cache(partial(portable_name, recipe.parent)))
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import os
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -40,16 +41,21 @@ def add_parser(subparsers: Any) -> None:
 def run(args: argparse.Namespace) -> int:
     """Check recipes; return 1 if anything is wrong with one of them."""
     from engine.diagnostics import ExitCode, RequestError
+    from engine.forecast import fit
+    from engine.models._known import finder_of
     from engine.recipe.load import load_experiment
 
     form = "json" if args.json else args.format
     mistakes: list[Diagnostic] = []
     valid: list[tuple[str, Experiment]] = []
     for name in args.recipes:
-        if args.fix and _tidy(Path(name)):
+        path = Path(name)
+        if args.fix and _tidy(path):
             print(f"{name}: tidied", file=sys.stderr)
         try:
-            valid.append((name, load_experiment(Path(name), args.overrides)))
+            experiment = load_experiment(path, args.overrides)
+            fit.check(experiment, finder_of(path.parent, os.environ))
+            valid.append((name, experiment))
         except RequestError as error:
             mistakes += error.diagnostics
     found = list(dict.fromkeys(mistakes))  # a parent of two recipes is told once
