@@ -20,6 +20,7 @@ from engine.plan.stage import Node, Plan
 __all__ = ["DEVICES", "Device", "Fleet", "forecasts", "wall_of"]
 
 _SECONDS_PER_HOUR = 3600
+_FAR = 3  # times as much work: beyond it the cost of starting up falsifies a measurement
 _UNITS = {  # what a stage worked through, by its own counts
     "collect": ("rows", "quarantine"),
     "curate": ("pairs", "holdout", "quarantine"),
@@ -147,9 +148,11 @@ def _measured_h(
     basis = f"measured: {who}run {past.run}" if past.run else "measured: the same node before"
     hours = past.wall_s / _SECONDS_PER_HOUR
     then, now = _units_then(node, past), _units_now(node, made, inputs)
-    if then and now is not None and now != then:
-        return Figure(hours * now / then, f"{basis}, scaled from {then:,.0f} to {now:,.0f}")
-    return Figure(hours, basis)
+    if not then or now is None or now == then:
+        return Figure(hours, basis)
+    grown = now / then
+    far = ", assumed to grow in step" if not 1 / _FAR <= grown <= _FAR else ""
+    return Figure(hours * grown, f"{basis}, scaled from {then:,.0f} to {now:,.0f}{far}")
 
 
 def _units_then(node: Node, past: Measurement) -> float:

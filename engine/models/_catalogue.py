@@ -1,7 +1,8 @@
 """Configs of well-known hub models, so that a plan has numbers before anything is downloaded.
 
-Only fields that decide sizes. Each is held to the parameter count that its hub page prints
-(tests/models/test_facts.py). A config on this machine always comes before this table.
+Only fields that decide sizes. Each is held to the parameter count that is known of its weights
+(tests/models/test_facts.py); that of LLaVA-NeXT to three digits alone, for its vocabulary is filled
+up and was not seen. A config on this machine always comes before this table.
 """
 
 from __future__ import annotations

@@ -28,13 +28,8 @@ def page(recipe: str, cards: Sequence[Card], totals: Totals) -> str:
             totals=totals,
             reasons=plan_card.by_reason(cards),
             assumptions=plan_card.assumptions(cards),
-            colors={stage: place % 8 for place, stage in enumerate(_stages(cards))},
         )
     )
-
-
-def _stages(cards: Sequence[Card]) -> list[str]:
-    return list(dict.fromkeys(one.stage for one in cards))
 
 
 @cache

@@ -131,8 +131,9 @@ def _reason(
     """Say in words what moved: the stage's version, a pin, a setting of its own, or an input."""
     if changed is None:
         return "never run before"
-    # A report names the keys of other nodes among its params: they moved because those nodes did.
+    # A report lists the plan among its params: that moved because other nodes did.
     own = [c for c in changed if not c.is_input and str(c.new) not in node_of_key]
+    own = [c for c in own if not c.path.startswith("params.plan[")]
     if own:
         first = min(own, key=lambda change: _RANK[_kind(change)])
         more = f" and {len(own) - 1} more" if len(own) > 1 else ""
@@ -153,11 +154,14 @@ def _kind(change: Change) -> str:
     head = change.path.partition(".")[0]
     if head in ("pins", "prompts"):
         return head
-    return "version" if head == "version" else "own"
+    return "version" if head == "version" or change.path.endswith(".version") else "own"
 
 
 def _words(node: Node, change: Change) -> str:
     kind, rest = _kind(change), change.path.partition(".")[2]
+    if kind == "version" and rest:
+        what = rest.removesuffix(".version")
+        return f"version of the plug-in of `{what}`: {change.old} -> {change.new}"
     if kind == "version":
         return f"stage version: `{node.stage}` is {change.new}, was {change.old}"
     if kind == "prompts":

@@ -77,6 +77,14 @@ def test_hours_of_an_earlier_run_grow_with_the_rows():
     assert found.wall_h == Figure(2.0, "measured: run r-1, scaled from 750 to 1,500")
 
 
+def test_a_far_step_from_a_small_run_is_called_an_assumption():
+    past = [measured("quickstart", "collect", 36.0, rows=15)]
+    found = forecasts(plan_of("quickstart"), past)["collect"]
+
+    assert found.wall_h is not None
+    assert found.wall_h.basis.endswith("scaled from 15 to 1,500, assumed to grow in step")
+
+
 def test_another_node_stands_in_only_where_no_model_runs():
     past = [measured("other", "collect/x", 36.0, rows=150), measured("other", "train/y", 9.0)]
     found = forecasts(plan_of("quickstart"), past)

@@ -33,6 +33,10 @@ def node(**changed: Any) -> Node:
     [
         ({"seed": 43}, "own change: seed: 42 -> 43"),
         ({"params": {"num_rows": 5}}, "own change: num_rows: 3 -> 5"),
+        (
+            {"params": {"num_rows": 3, "source": {"version": 2}}},
+            "own change: source: added {'version': 2}",
+        ),
         ({"version": 9}, "stage version: `count` is 9, was 1"),
         ({"prompts": {"caption@1": "y"}}, "pin: the text of the prompt `caption@1` changed"),
         (
@@ -51,3 +55,11 @@ def test_a_reason_says_what_kind_of_thing_moved(changed: dict[str, Any], reason:
     moved = tuple(diff.changes(old.preimage, new.preimage))
 
     assert outlook._reason(new, moved, {"count": outlook.WILL_RUN}, {}) == reason
+
+
+def test_a_plug_in_that_moved_is_named_by_its_place():
+    old, new = (node(params={"source": {"version": number}}) for number in (1, 2))
+    moved = tuple(diff.changes(old.preimage, new.preimage))
+    reason = outlook._reason(new, moved, {"count": outlook.WILL_RUN}, {})
+
+    assert reason == "version of the plug-in of `source`: 1 -> 2"
