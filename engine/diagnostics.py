@@ -5,7 +5,6 @@ A `Diagnostic` is data. Rooms return or raise them; only the command line render
 
 from __future__ import annotations
 
-import difflib
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from enum import IntEnum
@@ -109,6 +108,8 @@ class StageError(AdaptError):
 
 def nearest(name: str, choices: Iterable[str]) -> str | None:
     """Return the choice spelt most like `name`, or None when nothing is close."""
+    import difflib
+
     found = difflib.get_close_matches(name, list(choices), n=1, cutoff=0.6)
     return found[0] if found else None
 

@@ -20,7 +20,7 @@ from engine.plan.diff import Change
 from engine.plan.stage import Node, Plan
 from engine.recipe import changes as recipe_changes
 from engine.recipe.changes import RecipeChange
-from engine.runtime import outlook
+from engine.runtime import timings
 from engine.runtime.store import Store
 
 FORMATS = ("text", "markdown", "json", "html")
@@ -214,7 +214,7 @@ def _neutral(old: Plan, new: Plan) -> list[dict[str, Any]]:
 def _cost(new: Plan, nodes: PlanChanges, store: Store) -> dict[str, Any]:
     """Return what the new side would still have to do: hours where they are known."""
     to_run = [node for node in nodes.reruns if store.get(node.node.key) is None]
-    measured = outlook.measurements(store) if to_run else []
+    measured = timings.measurements(store) if to_run else []
     guesses = forecasts(new, measured) if to_run else {}
     hours = [g.wall_h for node in to_run if (g := guesses.get(node.id)) and g.wall_h]
     prices = [g.cost for node in to_run if (g := guesses.get(node.id)) and g.cost]

@@ -15,8 +15,6 @@ import errno
 import hashlib
 import json
 import os
-import secrets
-import shutil
 from collections.abc import Iterator, Mapping
 from contextlib import suppress
 from dataclasses import asdict
@@ -73,6 +71,9 @@ class Store:
 
         The caller holds the lock of the key.
         """
+        import secrets
+        import shutil
+
         folder = self.root / "tmp"
         folder.mkdir(parents=True, exist_ok=True)
         for leftover in folder.glob(f"{key}-*"):
@@ -132,6 +133,8 @@ class Store:
         _write_synced(staging / MANIFEST, json.dumps(asdict(manifest), indent=1, sort_keys=True))
         for folder in (staging, *(path for path in staging.rglob("*") if path.is_dir())):
             _sync_folder(folder)
+        import shutil
+
         self._move_in(node.key, staging)
         shutil.rmtree(self.root / "scratch" / node.key, ignore_errors=True)
         artifact = self.get(node.key)
@@ -146,6 +149,8 @@ class Store:
         except OSError as error:
             if error.errno not in (errno.ENOTEMPTY, errno.EEXIST):
                 raise
+            import shutil
+
             # Somebody deleted a part of the entry by hand; what is left has no value.
             broken = staging.with_name(f"{staging.name}-broken")
             path.rename(broken)
@@ -223,6 +228,8 @@ def _link_file(source: Path, target: Path) -> None:
     try:
         target.hardlink_to(source)
     except OSError:  # a file system without hard links
+        import shutil
+
         shutil.copyfile(source, target)
         target.chmod(0o444)
 
