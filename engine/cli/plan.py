@@ -9,7 +9,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from engine.cli import planning, saved, settings, tables
+from engine.cli import frozen, planning, saved, settings, tables
 from engine.cli.planning import Planned
 from engine.plan import graph
 from engine.runtime import outlook
@@ -23,6 +23,7 @@ def add_parser(subparsers: Any) -> None:
         "plan", help="show what a run would do, and why", allow_abbrev=False
     )
     planning.add_recipe(parser)
+    frozen.add_flag(parser)
     parser.add_argument(
         "-o", dest="output", metavar="FILE", help="save the plan, for `adapt run FILE`"
     )
@@ -35,6 +36,8 @@ def run(args: argparse.Namespace) -> int:
     """Print the plan of a recipe, joined with the store."""
     store = Store(settings.store_path(args, os.environ))
     planned = planning.requested(args.recipe, args.overrides, store)
+    if args.frozen:
+        frozen.refuse_drift(planned, os.environ)
     if args.output is not None:
         saved.write(Path(args.output), planned.plan, planned.recipe, planned.overrides)
     return show(args, planned, store)

@@ -8,14 +8,19 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cache, partial
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from engine import package_data
+from engine.cli import locked
 from engine.cli.compiled import CompiledPlans, default_folder
 from engine.diagnostics import Diagnostic, RequestError, Span, nearest
 from engine.plan import graph
 from engine.plan.stage import Node, Plan
 from engine.runtime.digests import DigestCache
 from engine.runtime.store import Store
+
+if TYPE_CHECKING:
+    from engine.recipe.model import Experiment
 
 _RECIPES = "recipes"
 
@@ -40,6 +45,11 @@ def add_recipe(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "recipe", metavar="RECIPE|PLAN", help="path of a recipe, or of a plan made by `plan -o`"
     )
+    add_overrides(parser)
+
+
+def add_overrides(parser: argparse.ArgumentParser) -> None:
+    """Add `--set`."""
     parser.add_argument(
         "--set",
         dest="overrides",
@@ -84,12 +94,18 @@ def load_plan(recipe: str, overrides: Sequence[str], store: Store) -> Planned:
 
 
 def compile_recipe(recipe: Path, overrides: Sequence[str], digests: DigestCache) -> Plan:
-    """Read, check and compile a recipe."""
-    from engine.catalog import LocalPins
-    from engine.pipeline import compile_plan
+    """Read, check and compile a recipe, with the commits of its lock if there is one."""
     from engine.recipe.load import load_experiment
 
-    experiment = load_experiment(recipe, overrides)
+    experiment = locked.pinned(load_experiment(recipe, overrides), locked.facts(recipe))
+    return compile_experiment(recipe, experiment, digests)
+
+
+def compile_experiment(recipe: Path, experiment: Experiment, digests: DigestCache) -> Plan:
+    """Compile what a recipe says."""
+    from engine.catalog import LocalPins
+    from engine.pipeline import compile_plan
+
     pins = LocalPins(recipe.parent, digests.digest_file)
     return compile_plan(experiment, pins, cache(partial(portable_name, recipe.parent)))
 
