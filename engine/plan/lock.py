@@ -90,9 +90,9 @@ def uses(plan: Plan, name: str) -> bool:
 def asked(value: Any, path: tuple[str | int, ...] = ()) -> Iterator[tuple[Reference, Any]]:
     """Yield what a recipe takes from a hub, with the path of its name; equal ones again."""
     fields = _fields(value)
-    for reference in _references(fields):
-        yield reference, (*path, reference.kind)
     inner = path[:-1] if path[-1:] == ("settings",) else path  # a plug-in's settings lie flat
+    for reference in _references(fields):
+        yield reference, (*inner, reference.kind)
     for name, item in fields.items():
         yield from asked(item, (*inner, name))
     for number, item in enumerate(value if isinstance(value, list | tuple) else ()):
