@@ -47,7 +47,7 @@ class Reference:
         return f"{self.subject} revision"
 
 
-@dataclass(frozen=True, slots=True, order=True)
+@dataclass(frozen=True, slots=True)
 class Drift:
     """A fact that is not what the lock says; None where there is no such fact, or no value."""
 

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import json
 import os
+import subprocess
 import time
 from pathlib import Path
 
@@ -278,3 +279,32 @@ def test_a_lock_written_again_tells_what_moved(folder: Path, capsys: pytest.Capt
         f"  package torch: 1.0 -> {held['package torch']}\n"
     )
     assert facts(folder) == held
+
+
+def test_a_difference_of_locks_is_a_difference_of_experiments(
+    folder: Path, capsys: pytest.CaptureFixture[str]
+):
+    for name, revision in (("a", OLD), ("b", NEW)):
+        (folder / f"{name}.yaml").write_text(HUB_RECIPE)
+        held = hub_facts(**{"model someone/base revision": revision})
+        locked.write(folder / f"{name}.lock.json", held)
+
+    assert cli.main(["diff", "a.yaml", "b.yaml", "--json"]) == 0
+    found = json.loads(capsys.readouterr().out)
+    assert "train" in {node["id"] for node in found["reruns"]}
+    assert "generate" not in {node["id"] for node in found["reruns"]}
+
+
+def test_a_lock_of_another_revision_counts_for_that_revision(
+    folder: Path, capsys: pytest.CaptureFixture[str]
+):
+    git = ("git", "-c", "user.name=a", "-c", "user.email=a@b", "-c", "init.defaultBranch=main")
+    (folder / "mine.yaml").write_text(HUB_RECIPE)
+    locked.write(folder / "mine.lock.json", hub_facts())
+    for words in (["init", "-q"], ["add", "-A"], ["commit", "-q", "-m", "first"]):
+        subprocess.run([*git, *words], check=True, cwd=folder)
+
+    assert cli.main(["diff", "mine.yaml", "--exit-code"]) == 0
+    locked.write(folder / "mine.lock.json", hub_facts(**{"model someone/base revision": NEW}))
+    assert cli.main(["diff", "mine.yaml", "--exit-code"]) == 1
+    assert OLD in capsys.readouterr().out
