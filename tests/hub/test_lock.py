@@ -50,12 +50,10 @@ def folder(tmp_path: Path) -> Path:
     return folder
 
 
-def adapt(
-    folder: Path, hub: Hub, *words: str, **variables: str
-) -> subprocess.CompletedProcess[str]:
-    """Run a command of adapt with the real client, far from this user's settings and tokens."""
+def environment(folder: Path, hub: Hub, **variables: str) -> dict[str, str]:
+    """Return variables for the real client, far from this user's settings and tokens."""
     home = folder.parent / "home"
-    environment = {
+    return {
         "PATH": os.environ["PATH"],
         "PYTHONPATH": str(ROOT),
         "HOME": str(home),
@@ -65,10 +63,16 @@ def adapt(
         "HF_HUB_DISABLE_TELEMETRY": "1",
         **variables,
     }
+
+
+def adapt(
+    folder: Path, hub: Hub, *words: str, **variables: str
+) -> subprocess.CompletedProcess[str]:
+    """Run a command of adapt."""
     return subprocess.run(
         [sys.executable, "-m", "engine.cli", *words],
         cwd=folder,
-        env=environment,
+        env=environment(folder, hub, **variables),
         capture_output=True,
         text=True,
         timeout=60,
