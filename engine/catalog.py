@@ -5,40 +5,18 @@ Digests of local files go through `digest_file`, so that the caller can remember
 
 from __future__ import annotations
 
-import sys
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from engine import __version__, package_data, plugin
+from engine import package_data, plugin
 from engine.plan import keys
 from engine.plan.stage import Stage
 from engine.plugin import Use
 from engine.stages import STAGES
 
 POCKET = "pocket/"
-# What turns rows, models and pictures into numbers; another version may give other ones.
-PACKAGES = (
-    "accelerate",
-    "datasets",
-    "jinja2",
-    "numpy",
-    "peft",
-    "pillow",
-    "tokenizers",
-    "torch",
-    "transformers",
-)
-# Variables that change a result without a trace in a recipe, and how.
-VARIABLES = {
-    "CUBLAS_WORKSPACE_CONFIG": "which matrix kernels of a GPU are chosen",
-    "MAX_PIXELS": "how far pictures are shrunk by code that comes with a model",
-    "MIN_PIXELS": "how far pictures are enlarged by code that comes with a model",
-    "NVIDIA_TF32_OVERRIDE": "whether float32 products of a GPU are rounded to TF32",
-    "ONEDNN_DEFAULT_FPMATH_MODE": "whether float32 products of a CPU are rounded to bfloat16",
-    "TORCH_ALLOW_TF32_CUBLAS_OVERRIDE": "whether float32 products of a GPU are rounded to TF32",
-}
 _CODE_FREE = (".json", ".jinja", ".safetensors", ".txt", ".model")
 
 
@@ -52,27 +30,6 @@ def prompt_text(name: str) -> str:
     task, _, version = name.partition("@")
     path = package_data.folder("prompt_templates") / task / f"v{version}.j2"
     return path.read_text(encoding="utf-8")
-
-
-def installed(environ: Mapping[str, str], *more_packages: str) -> dict[str, str | None]:
-    """Return the facts of this environment that can change a result; imports nothing of it."""
-    packages = sorted({*PACKAGES, *more_packages})
-    return {
-        "engine": __version__,
-        "python": ".".join(map(str, sys.version_info[:2])),
-        **{f"package {name}": _version(name) for name in packages},
-        **{f"environment {name}": environ.get(name) for name in VARIABLES},
-    }
-
-
-def _version(package: str) -> str | None:
-    """Return an installed version without its build: `+cpu` is a machine, not another release."""
-    from importlib import metadata
-
-    try:
-        return metadata.version(package).partition("+")[0]
-    except metadata.PackageNotFoundError:
-        return None
 
 
 @dataclass(frozen=True, slots=True)

@@ -55,6 +55,13 @@ def snapshot(kind: str, name: str, revision: str | None) -> Snapshot:
         raise _told(error, kind, name, revision, api.endpoint) from error
 
 
+def is_offline() -> bool:
+    """Tell whether the client itself is told to stay offline (HF_HUB_OFFLINE)."""
+    from huggingface_hub import constants
+
+    return bool(constants.HF_HUB_OFFLINE)
+
+
 def _patiently(ask: Callable[[], _Answer]) -> _Answer:
     """Ask again, a few times, when the hub is overloaded or the line is bad."""
     for number in range(1, TRIES):

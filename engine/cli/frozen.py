@@ -6,7 +6,7 @@ import argparse
 from collections.abc import Mapping
 from pathlib import Path
 
-from engine.cli import locked, planning
+from engine.cli import locked, planning, settings
 from engine.cli.planning import Planned
 from engine.diagnostics import Diagnostic, GateError, RequestError
 from engine.plan import lock
@@ -23,9 +23,10 @@ def add_flag(parser: argparse.ArgumentParser) -> None:
     )
 
 
-def refuse_drift(planned: Planned, environ: Mapping[str, str]) -> None:
+def refuse_drift(planned: Planned, args: argparse.Namespace, environ: Mapping[str, str]) -> None:
     """Raise GateError with every fact that moved; RequestError when there is no lock."""
-    found = drifts(planned, required(planned.recipe), environ)
+    held = required(planned.recipe)
+    found = drifts(planned, held, now(planned.plan, args, environ))
     if found:
         raise GateError(*found)
 
@@ -40,13 +41,11 @@ def required(recipe: Path) -> Facts:
     return found
 
 
-def drifts(planned: Planned, held: Facts, environ: Mapping[str, str]) -> list[Diagnostic]:
+def drifts(planned: Planned, held: Facts, now: Facts) -> list[Diagnostic]:
     """Return every fact that can be known offline and is not as the lock says."""
     plan, again = planned.plan, f"`adapt lock {planned.recipe}` accepts it"
     used = lock.references(plan)
-    found = [
-        drift_diagnostic(drift, again) for drift in lock.drifts(held, now(plan, environ), used)
-    ]
+    found = [drift_diagnostic(drift, again) for drift in lock.drifts(held, now, used)]
     moved = {item.message.partition(":")[0] for item in found}
     for reference in lock.missing(held, used):
         if reference.fact not in moved:
@@ -62,9 +61,11 @@ def drift_diagnostic(drift: Drift, hint: str) -> Diagnostic:
     return Diagnostic("lock-drift", str(drift), hint=hint)
 
 
-def now(plan: Plan, environ: Mapping[str, str]) -> Facts:
+def now(plan: Plan, args: argparse.Namespace, environ: Mapping[str, str]) -> Facts:
     """Return every fact that can be known offline."""
-    from engine import catalog
+    from engine.cli import installed
 
-    packages = (VLLM,) if lock.uses(plan, VLLM) else ()
-    return lock.of_plan(plan) | catalog.installed(environ, *packages)
+    elsewhere = {}
+    if lock.uses(plan, VLLM):  # it may live in an environment of its own
+        elsewhere[VLLM] = settings.interpreter(VLLM, args, environ)
+    return lock.of_plan(plan) | installed.facts(environ, elsewhere)

@@ -38,6 +38,7 @@ class Locking:
     planned: Planned  # with the locked commits
     asked: Asked  # what the recipe takes from a hub, as it is written
     held: Facts | None  # the lock that is there
+    now: Facts  # what can be known offline
     is_offline: bool
 
 
@@ -61,21 +62,25 @@ def add_parser(subparsers: Any) -> None:
 def run(args: argparse.Namespace) -> int:
     """Lock a recipe, or check its lock."""
     machine = settings.resolve(args, os.environ)
-    found = _locking(Path(args.recipe), args.overrides, Store(machine.store), machine.is_offline)
+    found = _locking(args, Store(machine.store), is_offline=machine.is_offline)
     if args.check:
         return _check(found, args.json)
     return _write(found, args.json)
 
 
-def _locking(recipe: Path, overrides: list[str], store: Store, is_offline: bool) -> Locking:
+def _locking(args: argparse.Namespace, store: Store, *, is_offline: bool) -> Locking:
     from engine.recipe.load import load_experiment
 
+    recipe = Path(args.recipe)
     held = locked.facts(recipe)
-    experiment = load_experiment(recipe, overrides)
+    experiment = load_experiment(recipe, args.overrides)
     digests = DigestCache(store.cache / "digests.json")
     plan = planning.compile_experiment(recipe, locked.pinned(experiment, held), digests)
-    planned = Planned(plan, recipe, tuple(overrides), digests)
-    return Locking(planned, _asked(experiment), held, is_offline)
+    planned = Planned(plan, recipe, tuple(args.overrides), digests)
+    now = frozen.now(plan, args, os.environ)
+    asked = _asked(experiment)
+    is_offline = is_offline or (bool(asked) and hub.is_offline())
+    return Locking(planned, asked, held, now, is_offline)
 
 
 def _asked(experiment: Experiment) -> Asked:
@@ -102,7 +107,7 @@ def _write(found: Locking, as_json: bool) -> int:
     answers, mistakes = _ask(found)
     if mistakes:
         raise RequestError(*mistakes)
-    new = dict(frozen.now(found.planned.plan, os.environ))
+    new = dict(found.now)
     for reference, answer in answers.items():
         new |= _facts(reference, answer, new)
     if found.is_offline and found.held:
@@ -198,7 +203,7 @@ def _said(path: Path, new: Facts, changes: list[Drift], *, is_new: bool) -> str:
 
 def _check(found: Locking, as_json: bool) -> int:
     held = frozen.required(found.planned.recipe)
-    problems = frozen.drifts(found.planned, held, os.environ)
+    problems = frozen.drifts(found.planned, held, found.now)
     news: list[str] = []
     if not found.is_offline:
         more, news = _moved(found, held)

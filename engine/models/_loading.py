@@ -102,7 +102,7 @@ def random_weights(kit: ModelKit, *, seed: int, device: str) -> Any:
 
 
 def _first_cause(error: BaseException) -> BaseException:
-    """Return what an error began with: of half a download, transformers says that a file is missing."""
+    """Return what an error began with; half a download ends as a missing file otherwise."""
     while error.__cause__ is not None:
         error = error.__cause__
     return error

@@ -1,8 +1,10 @@
 from __future__ import annotations
 
+import argparse
 import json
 import os
 import subprocess
+import sys
 import time
 from pathlib import Path
 
@@ -10,10 +12,11 @@ import jsonschema_rs
 import pytest
 
 from engine import cli, package_data
-from engine.cli import compiled, locked, planning
+from engine.cli import compiled, installed, locked, planning
 from engine.diagnostics import GateError
 from engine.plan.stage import Plan
 from engine.runtime.digests import DigestCache
+from tests.rules.golden import ROOT
 
 RECIPE = """\
 recipe: 1
@@ -224,7 +227,7 @@ def _said(folder: Path, *overrides: str) -> list[str]:
     plan = plan_of(recipe, *overrides)
     planned = Planned(plan, recipe, overrides, DigestCache(Path("digests.json")))
     with pytest.raises(GateError) as caught:
-        frozen.refuse_drift(planned, {})
+        frozen.refuse_drift(planned, argparse.Namespace(), {})
     return [item.message for item in caught.value.diagnostics]
 
 
@@ -308,3 +311,56 @@ def test_a_lock_of_another_revision_counts_for_that_revision(
     locked.write(folder / "mine.lock.json", hub_facts(**{"model someone/base revision": NEW}))
     assert cli.main(["diff", "mine.yaml", "--exit-code"]) == 1
     assert OLD in capsys.readouterr().out
+
+
+def test_vllm_is_a_fact_where_it_is_used_and_lives_elsewhere(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+):
+    about = folder / "vllm_env/lib/python3.11/site-packages/vllm-9.9.dist-info"
+    about.mkdir(parents=True)
+    (about / "METADATA").write_text("Metadata-Version: 2.1\nName: vllm\nVersion: 9.9+cpu\n")
+    python = folder / "vllm_env/bin/python"
+    python.parent.mkdir()
+    python.touch()
+    monkeypatch.setenv("ADAPT_PYTHON_VLLM", str(python))
+
+    cli.main(["lock", "mine.yaml"])
+    assert "package vllm" not in facts(folder)
+    cli.main(["lock", "mine.yaml", "--set", "base.backend.use=vllm"])
+    assert facts(folder)["package vllm"] == "9.9"
+    assert cli.main(["plan", "mine.yaml", "--frozen", "--set", "base.backend.use=vllm"]) == 0
+    (about / "METADATA").write_text("Metadata-Version: 2.1\nName: vllm\nVersion: 9.10\n")
+    assert cli.main(["plan", "mine.yaml", "--frozen", "--set", "base.backend.use=vllm"]) == 5
+
+
+def test_the_build_of_a_package_is_no_fact(folder: Path):
+    about = folder / "env/lib/python3.11/site-packages/torch-2.13.0.dist-info"
+    about.mkdir(parents=True)
+    (about / "METADATA").write_text("Metadata-Version: 2.1\nName: torch\nVersion: 2.13.0+cu130\n")
+
+    assert installed.version("torch", str(folder / "env/bin/python")) == "2.13.0"
+    assert installed.version("no-such-package") is None
+
+
+def test_lock_and_frozen_import_neither_the_client_nor_anything_heavy(folder: Path):
+    cli.main(["lock", "mine.yaml"])
+    heavy = ("huggingface_hub", "torch", "transformers", "datasets", "numpy", "PIL")
+    code = (
+        "import sys\nfrom engine import cli\n"
+        "assert cli.main(['plan', 'mine.yaml', '--frozen']) == 0\n"
+        f"print([name for name in {heavy!r} if name in sys.modules], file=sys.stderr)"
+    )
+    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
+    done = subprocess.run(
+        [sys.executable, "-c", code], env=environment, capture_output=True, text=True, check=True
+    )
+    assert done.stderr == "[]\n"
+
+
+def test_a_fact_of_a_lock_is_never_lost_in_what_it_says(folder: Path):
+    odd = {"environment MAX_PIXELS": 'a "b"\\\n', "prompt ü@1": "x", "model a/b file c d": "y"}
+    path = Path("odd.lock.json")
+
+    locked.write(path, odd)
+    assert locked.facts(Path("odd.yaml")) == odd
+    assert len(path.read_text().splitlines()) == 3 + len(odd) + 2

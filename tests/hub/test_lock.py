@@ -236,14 +236,24 @@ def test_offline_nothing_is_asked(folder: Path, hub: Hub, how: dict):
     assert hub.asked == []
 
 
-def test_offline_the_locked_commits_are_kept(folder: Path, hub: Hub):
+@pytest.mark.parametrize("variable", ["ADAPT_OFFLINE", "HF_HUB_OFFLINE"])
+def test_offline_the_locked_commits_are_kept(folder: Path, hub: Hub, variable: str):
     adapt(folder, hub, "lock", "mine.yaml")
     before = (folder / "mine.lock.json").read_bytes()
     hub.asked.clear()
 
-    assert adapt(folder, hub, "lock", "mine.yaml", "--offline").returncode == 0
+    assert adapt(folder, hub, "lock", "mine.yaml", **{variable: "1"}).returncode == 0
     assert (folder / "mine.lock.json").read_bytes() == before
     assert hub.asked == []
+
+
+def test_offline_a_model_that_is_not_locked_yet_is_told(folder: Path, hub: Hub):
+    adapt(folder, hub, "lock", "mine.yaml")
+
+    done = adapt(folder, hub, "lock", "mine.yaml", "--offline", "--set", "base.model=some/other")
+    assert done.returncode == 1
+    assert done.stderr.startswith("error[hub-offline]: the hub cannot be asked for the model")
+    assert done.stderr.count("error[") == 1
 
 
 def test_no_hub_at_all_is_no_connection(folder: Path, hub: Hub):
