@@ -96,6 +96,16 @@ class RequestError(AdaptError):
         self.diagnostics = tuple(sorted(diagnostics, key=_by_place))
 
 
+class GateError(AdaptError):
+    """All is well formed, but a gate that was asked for says no: a lock that the facts left."""
+
+    exit_code = ExitCode.GATE_SAID_NO
+
+    def __init__(self, *diagnostics: Diagnostic) -> None:
+        super().__init__("; ".join(d.message for d in diagnostics))
+        self.diagnostics = tuple(sorted(diagnostics, key=_by_place))
+
+
 class StageError(AdaptError):
     """A stage cannot do its work; the sentence says what to change. Raised inside stages."""
 

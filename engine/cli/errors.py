@@ -11,6 +11,7 @@ from engine.diagnostics import (
     AdaptError,
     Diagnostic,
     ExitCode,
+    GateError,
     RequestError,
     render,
 )
@@ -18,7 +19,7 @@ from engine.diagnostics import (
 
 def explain(error: Exception, *, as_json: bool) -> int:
     """Print an error; return the exit code. A bug leaves its traceback in a file."""
-    if isinstance(error, RequestError):
+    if isinstance(error, RequestError | GateError):
         show(error.diagnostics, as_json=as_json)
         return int(error.exit_code)
     if isinstance(error, AdaptError):

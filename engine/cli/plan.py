@@ -10,7 +10,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from engine.cli import outlays, planning, saved, settings, tables
+from engine.cli import frozen, outlays, planning, saved, settings, tables
 from engine.cli.outlays import Outlay
 from engine.cli.planning import Planned
 from engine.forecast import Fleet
@@ -29,6 +29,7 @@ def add_parser(subparsers: Any) -> None:
         "plan", help="show what a run would do, why, and what it will take", allow_abbrev=False
     )
     planning.add_recipe(parser)
+    frozen.add_flag(parser)
     parser.add_argument(
         "-o", dest="output", metavar="FILE", help="save the plan, for `adapt run FILE`"
     )
@@ -44,6 +45,8 @@ def run(args: argparse.Namespace) -> int:
     fleet = outlays.fleet_of(args)
     store = Store(settings.store_path(args, os.environ))
     planned = planning.requested(args.recipe, args.overrides, store)
+    if args.frozen:
+        frozen.refuse_drift(planned, args, os.environ)
     if args.output is not None:
         saved.write(Path(args.output), planned.plan, planned.recipe, planned.overrides)
     return show(args, planned, store, fleet)
