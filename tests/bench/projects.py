@@ -26,6 +26,7 @@ NEEDS: Mapping[str, tuple[str, ...]] = {
     "last": ("joined",),
 }
 NUM_CHAINS, CHAIN = 1000, 10
+NUM_SEEDS, NUM_RATES = 625, 2000  # arms that make 10,001 and 10,012 nodes
 SMALL = {
     "source": {"num_rows": 48},
     "generator": {"tune": {"seed_tasks": {"num_rows": 24}}},
@@ -42,9 +43,9 @@ def ours(folder: Path) -> Path:
         (folder / "quickstart.yaml").read_text().replace("seed: 42", "seed: 42\n\n# changed")
         .replace("learning_rate: 1.0e-3", "learning_rate: 2.0e-3")
     )  # fmt: skip
-    seeds = {f"s{i}": {"seed": i} for i in range(600)}
+    seeds = {f"s{i}": {"seed": i} for i in range(NUM_SEEDS)}
     _recipe(folder / "wide.yaml", "wide", {"matrix": seeds})
-    rates = {f"r{i}": {"training.learning_rate": 1e-5 * (i + 1)} for i in range(2500)}
+    rates = {f"r{i}": {"training.learning_rate": 1e-5 * (i + 1)} for i in range(NUM_RATES)}
     _recipe(folder / "trained.yaml", "trained", {"matrix": rates})
     return folder
 
