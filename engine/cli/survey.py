@@ -101,14 +101,14 @@ def lines(found: Look, facts: Survey) -> list[str]:
         side = Spread.of(facts.short_sides_px)
         modes = ", ".join(f"{mode} {count}" for mode, count in facts.modes.items())
         result.append(
-            f"pictures   shortest side {side.least:.0f} to {side.most:.0f} px, half below "
+            f"pictures   shortest side {side.least:.0f} to {side.most:.0f} px, median "
             f"{side.middle:.0f}; {modes}"
         )
     if facts.num_unreadable:
         result.append(f"unreadable {facts.num_unreadable} pictures cannot be decoded")
     words = Spread.of(facts.words)
     result.append(
-        f"captions   {words.least:.0f} to {words.most:.0f} words, half below {words.middle:.0f}; "
+        f"captions   {words.least:.0f} to {words.most:.0f} words, median {words.middle:.0f}; "
         f"{facts.num_repeated_captions} repeat another; first: {_cut(facts.example)}"
     )
     result.append(
