@@ -47,6 +47,7 @@ pocket: $(VENV)/.user
 golden: $(VENV)/.dev
 	$(BIN)/adapt schema bundle > schemas/bundle.schema.json
 	$(BIN)/python -m tests.rules.golden
+	$(BIN)/python -m tests.rules.screencast
 
 $(VENV)/.user: pyproject.toml constraints.txt
 	test -d $(VENV) || $(PYTHON) -m venv $(VENV)

@@ -42,6 +42,17 @@ class Span:
 
 
 @dataclass(frozen=True, slots=True)
+class Note:
+    """What else there is to know about a mistake, and where."""
+
+    text: str
+    span: Span | None = None
+
+    def __str__(self) -> str:
+        return f"{self.span} {self.text}" if self.span else self.text
+
+
+@dataclass(frozen=True, slots=True)
 class Diagnostic:
     """One mistake: a stable code, a sentence that stands alone, its place, and a way out."""
 
@@ -49,18 +60,25 @@ class Diagnostic:
     message: str
     span: Span | None = None
     hint: str | None = None
+    notes: tuple[Note, ...] = ()
 
     def to_json(self) -> dict[str, object]:
         """Return the machine-readable form used by `--json`."""
-        span = self.span
         return {
             "code": self.code,
             "message": self.message,
-            "file": span.file if span else None,
-            "line": span.line if span else None,
-            "column": span.column if span else None,
+            **_place_json(self.span),
             "hint": self.hint,
+            "notes": [{"text": note.text, **_place_json(note.span)} for note in self.notes],
         }
+
+
+def _place_json(span: Span | None) -> dict[str, object]:
+    return {
+        "file": span.file if span else None,
+        "line": span.line if span else None,
+        "column": span.column if span else None,
+    }
 
 
 class AdaptError(Exception):
@@ -114,6 +132,7 @@ def _render_one(diagnostic: Diagnostic, read_text: Callable[[str], str | None]) 
     if diagnostic.span is not None:
         lines.append(f"  --> {diagnostic.span}")
         lines.extend(_excerpt(diagnostic.span, read_text))
+    lines.extend(f"  note: {note}" for note in diagnostic.notes)
     if diagnostic.hint:
         lines.append(f"  help: {diagnostic.hint}")
     return "\n".join(lines)

@@ -37,6 +37,13 @@ class AtLeast:
     low: float
 
 
+@dataclass(frozen=True, slots=True)
+class PromptWith:
+    """Marks the name of a prompt template with the variables that the template is given."""
+
+    variables: tuple[str, ...]
+
+
 class Neutral:
     """Marks a field that cannot change a result (batch size, workers): recorded, not in the key."""
 

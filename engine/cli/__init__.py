@@ -10,7 +10,7 @@ from collections.abc import Sequence
 
 VERBS = {
     "init": "write a recipe for a new domain",
-    "validate": "check a recipe and print every mistake with its place",
+    "validate": "check recipes and print every mistake with its place",
     "plan": "show what a run would do, and why",
     "diff": "show what differs between two experiments, and what would run again",
     "run": "run a recipe; finished stages are not run again",

@@ -24,6 +24,8 @@ from engine.recipe.subject import Subject, shown
 
 Schema = Mapping[str, Any]
 
+_WORDS_FOR_USE = ("type", "kind", "name", "class", "_target_")  # what other tools write
+
 _TYPE_WORDS = {
     "object": "a section",
     "array": "a list",
@@ -157,9 +159,20 @@ def _unknown_keys(found: _Found, subject: Subject) -> list[Diagnostic]:
             "unknown-key",
             f"`{key}` is not a {_key_word(found.place, subject)} of {subject.section(found.place)}",
             subject.key(*found.place, key),
-            hint_for_key(key, known, in_plugin=bool(subject.at)),
+            hint_for_key(key, known, _homes(key, found.root), in_plugin=bool(subject.at)),
         )
         for key in found.kind.unexpected
+    ]
+
+
+def _homes(key: str, root: Schema) -> list[str]:
+    """Return the sections of a schema that have a key of this name, as people call them."""
+    parts = root.get("properties", {})
+    top = ["the recipe itself"] if key in parts else []
+    return top + [
+        f"`{name}`"
+        for name, part in parts.items()
+        if key in resolved(part, root).get("properties", {}) and "x-family" not in part
     ]
 
 
@@ -172,14 +185,12 @@ def _missing_key(found: _Found, subject: Subject) -> list[Diagnostic]:
     if _is_misspelt(key, found):
         return []  # the unknown key is the mistake
     part = resolved(found.schema.get("properties", {}).get(key, {}), found.root)
-    return [
-        Diagnostic(
-            "missing-key",
-            f"{subject.section(found.place)} needs the key `{key}`",
-            subject.key(*found.place),
-            f"{key}: {part['description']}" if "description" in part else None,
-        )
-    ]
+    hint = f"{key}: {part['description']}" if "description" in part else None
+    meant = next((word for word in _WORDS_FOR_USE if word in found.value), None)
+    if key == "use" and meant is not None:
+        hint = f"a plug-in is chosen with `use`: write it for `{meant}`"
+    message = f"{subject.section(found.place)} needs the key `{key}`"
+    return [Diagnostic("missing-key", message, subject.key(*found.place), hint)]
 
 
 def _is_misspelt(key: str, found: _Found) -> bool:

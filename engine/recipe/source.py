@@ -31,6 +31,7 @@ _SYNTAX_HINTS = (
         "cannot start any token",
         "indent with spaces, not tabs; quote a text that begins with `@`, `%` or a backtick",
     ),
+    ("unexpected end of stream", "a quote that opens here is never closed"),
     ("did not find expected key", "check the indentation, and that quotes and brackets are closed"),
     ("could not find expected ':'", "a key is followed by `: ` and its value"),
     ("did not find expected ',' or", "a bracket is not closed, or a comma is missing"),
@@ -298,7 +299,12 @@ class _Reader:
         said = f"this is not valid YAML: {problem}" + (f" ({context})" if context else "")
         hint = next((hint for part, hint in _SYNTAX_HINTS if part in problem), None)
         began = getattr(error, "context_mark", None)
-        if hint and began is not None and began.line + 1 < span.line:
+        lines = self.text.splitlines()
+        if began is not None and span.line > len(lines):  # the end of the file explains nothing
+            span = Span(self.file, began.line + 1, began.column + 1)
+        elif lines and "${" in lines[min(span.line, len(lines)) - 1]:
+            hint = 'inside brackets a reference needs quotes: "${section.key}"'
+        elif hint and began is not None and began.line + 1 < span.line:
             hint += f" (it begins in line {began.line + 1})"
         self._note("syntax", said, span, hint)
 

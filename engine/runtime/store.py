@@ -44,6 +44,8 @@ class Store:
     def get(self, key: str) -> Artifact | None:
         """Return the artifact of a key, or None if it is not there or not whole."""
         path = self._path(key)
+        if not os.path.exists(path):  # noqa: PTH110  # most keys of a new plan; pathlib is slow
+            return None
         manifest = _read_manifest(path / MANIFEST)
         if manifest is None or not all(_is_whole(path, entry) for entry in manifest.files):
             return None

@@ -93,7 +93,7 @@ def test_a_quoted_merge_key_is_a_plain_key():
 
 
 def test_a_mistake_before_a_syntax_error_is_still_reported():
-    assert codes_and_lines("a: 1\na: 2\nb: [1\n") == [("duplicate-key", 2), ("syntax", 4)]
+    assert codes_and_lines("a: 1\na: 2\nb: [1\n") == [("duplicate-key", 2), ("syntax", 3)]
 
 
 @pytest.mark.parametrize(
@@ -103,7 +103,7 @@ def test_a_mistake_before_a_syntax_error_is_still_reported():
         ("a: b: c", 1, "quote a text"),
         ("a: {b: 1\nc: 2\n", 2, "bracket"),
         ("a: 1\n  b: 2\n", 2, "quote a text"),
-        ("a: 'x\n", 2, ""),
+        ("a: 'x\n", 1, "a quote that opens here"),
         ("a: \x00", 1, ""),
     ],
 )
