@@ -40,14 +40,14 @@ def mistake(error: Any, text: str, file: str, open_brackets: Sequence[Span]) -> 
         span = _at(began, file) if began else span_after("\n".join(lines), file)
     line = lines[span.line - 1] if 0 < span.line <= len(lines) else ""
     notes: tuple[Note, ...] = ()
-    hint = _hint(problem, bool(open_brackets), line)
+    way_out = _hint(problem, bool(open_brackets), line)
     if isinstance(getattr(error, "character", None), int):
-        hint = f"remove the character U+{error.character:04X}; most editors do not show it"
+        way_out = f"remove the character U+{error.character:04X}; most editors do not show it"
     if "flow" in context and open_brackets and open_brackets[-1].line < span.line:
         notes = (Note("is the bracket that is still open", open_brackets[-1]),)
-    elif hint and began is not None and began.line + 1 < span.line:
-        hint += f" (it begins in line {began.line + 1})"
-    return Diagnostic("syntax", said, span, hint, notes)
+    elif way_out and began is not None and began.line + 1 < span.line:
+        way_out += f" (it begins in line {began.line + 1})"
+    return Diagnostic("syntax", said, span, way_out, notes)
 
 
 def error_text(error: Any) -> str:

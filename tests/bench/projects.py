@@ -61,7 +61,8 @@ def dvc(folder: Path, environ: Mapping[str, str], *, is_large: bool = False) -> 
     fresh(folder)
     stages: dict[str, object] = {}
     for name, needs in (_chains() if is_large else NEEDS).items():
-        text = '{"task":"%s"}' % name if is_large else '{"task":"%s","value":${%s}}' % (name, name)
+        value = "" if is_large else f',"value":${{{name}}}'
+        text = f'{{"task":"{name}"{value}}}'
         stages[name] = {
             "cmd": f"printf '{text}' > made/{name}.json",
             "deps": [f"made/{need}.json" for need in needs],

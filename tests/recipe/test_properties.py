@@ -94,7 +94,7 @@ def is_place(span: Span | None, path: Path) -> bool:
     """Tell whether a place in the edited file is one that an editor can show."""
     if span is None or Path(span.file).name != path.name or span.line == 0:
         return True
-    rows = path.read_text("utf-8").splitlines() or [""]
+    rows = path.read_text("utf-8", errors="replace").splitlines() or [""]
     return 0 < span.line <= len(rows) and 0 < span.column <= len(rows[span.line - 1]) + 1
 
 

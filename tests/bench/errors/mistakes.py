@@ -152,9 +152,13 @@ MISTAKES = (
             "dvc": (("    cmd: cp", "    cdm: cp"),),
         },
         {**_all("learnign_rate", *TRAINERS), "dvc": "cdm"},
-        {"adapt": "`learning_rate`", "llamafactory": "`learning_rate", "dvc": "'cmd'",
-         "axolotl": "learning_rate"},
-    ),  # fmt: skip
+        {
+            "adapt": "`learning_rate`",
+            "llamafactory": "`learning_rate",
+            "dvc": "'cmd'",
+            "axolotl": "learning_rate",
+        },
+    ),
     _mistake(
         "peers-spelling",
         "a key as another tool spells it",
@@ -165,11 +169,21 @@ MISTAKES = (
             "dvc": (("    deps:", "    input:"),),
             "snakemake": (('input: "first', 'deps: "first'),),
         },
-        {"adapt": "cutoff_len", "llamafactory": "sequence_len", "axolotl": "cutoff_len",
-         "dvc": "input", "snakemake": "deps"},
-        {"adapt": "max_length", "llamafactory": "cutoff_len", "axolotl": "sequence_len",
-         "dvc": "'deps'", "snakemake": "'input'"},
-    ),  # fmt: skip
+        {
+            "adapt": "cutoff_len",
+            "llamafactory": "sequence_len",
+            "axolotl": "cutoff_len",
+            "dvc": "input",
+            "snakemake": "deps",
+        },
+        {
+            "adapt": "max_length",
+            "llamafactory": "cutoff_len",
+            "axolotl": "sequence_len",
+            "dvc": "'deps'",
+            "snakemake": "'input'",
+        },
+    ),
     _mistake(
         "wrong-type",
         "a word where a number belongs",
@@ -204,13 +218,16 @@ MISTAKES = (
         "a key twice",
         {
             **dict.fromkeys(
-                TRAINERS, (("warmup_ratio: 0.1\n", "warmup_ratio: 0.1\nTWICElearning_rate: 3.0e-4\n"),)
+                TRAINERS,
+                (("warmup_ratio: 0.1\n", "warmup_ratio: 0.1\nTWICElearning_rate: 3.0e-4\n"),),
             ),
-            "dvc": (("    frozen: false\n", "    frozen: false\n    cmd: cp first.txt other.txt\n"),),
+            "dvc": (
+                ("    frozen: false\n", "    frozen: false\n    cmd: cp first.txt other.txt\n"),
+            ),
             "snakemake": (("    threads: 1\n", "    threads: 1\n    threads: 2\n"),),
         },
         {**_all("learning_rate", *TRAINERS), "dvc": "cmd", "snakemake": "threads"},
-    ),  # fmt: skip
+    ),
     _mistake(
         "missing-key",
         "a required key left out",
@@ -220,9 +237,13 @@ MISTAKES = (
             "axolotl": (("base_model: MODEL\n", ""),),
             "dvc": (("    cmd: cp first.txt second.txt\n", ""),),
         },
-        {"adapt": "model", "llamafactory": "model_name_or_path", "axolotl": "base_model",
-         "dvc": "cmd"},
-    ),  # fmt: skip
+        {
+            "adapt": "model",
+            "llamafactory": "model_name_or_path",
+            "axolotl": "base_model",
+            "dvc": "cmd",
+        },
+    ),
     _mistake(
         "missing-data",
         "data that is not there",
@@ -233,9 +254,14 @@ MISTAKES = (
             "dvc": (("      - first.txt\n    frozen", "      - firzt.txt\n    frozen"),),
             "snakemake": (('input: "first.txt"', 'input: "firzt.txt"'),),
         },
-        {"adapt": "picturez", "llamafactory": "rowz", "axolotl": "rowz", "dvc": "firzt",
-         "snakemake": "firzt"},
-    ),  # fmt: skip
+        {
+            "adapt": "picturez",
+            "llamafactory": "rowz",
+            "axolotl": "rowz",
+            "dvc": "firzt",
+            "snakemake": "firzt",
+        },
+    ),
     _mistake(
         "tab",
         "a tab in the indentation",
@@ -266,19 +292,34 @@ MISTAKES = (
         "three of them in one file",
         {
             "adapt": (("warmup_ratio", "warmup_ratoi"), ("lora", "loara"), ("1.0e-4", "fast")),
-            "llamafactory": (("warmup_ratio", "warmup_ratoi"), ("lora", "loara"), ("1.0e-4", "fast")),
-            "axolotl": (("warmup_ratio", "warmup_ratoi"), ("r: lora", "r: loara"), ("1.0e-4", "fast")),
-            "dvc": (("    deps", "    dpes"), ("frozen: false", "frozen: maybe"), ("${rate}", "${rat}")),
-            "snakemake": (('input: "first', 'inptu: "first'), ("threads: 1", 'threads: "many"'),
-                          ('config["rate"]', 'config["rat"]')),
+            "llamafactory": (
+                ("warmup_ratio", "warmup_ratoi"),
+                ("lora", "loara"),
+                ("1.0e-4", "fast"),
+            ),
+            "axolotl": (
+                ("warmup_ratio", "warmup_ratoi"),
+                ("r: lora", "r: loara"),
+                ("1.0e-4", "fast"),
+            ),
+            "dvc": (
+                ("    deps", "    dpes"),
+                ("frozen: false", "frozen: maybe"),
+                ("${rate}", "${rat}"),
+            ),
+            "snakemake": (
+                ('input: "first', 'inptu: "first'),
+                ("threads: 1", 'threads: "many"'),
+                ('config["rate"]', 'config["rat"]'),
+            ),
         },
         {
             **dict.fromkeys(TRAINERS, ("warmup_ratoi", "loara", "fast")),
             "dvc": ("dpes", "frozen", "rat}"),
             "snakemake": ("inptu", "threads", "'rat'"),
         },
-    ),  # fmt: skip
-)  # fmt: skip
+    ),
+)
 
 
 def text(tool: str, mistake: Mistake | None) -> str:

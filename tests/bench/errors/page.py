@@ -85,7 +85,9 @@ def _cell(answer: Any) -> str:
     words = [named] if answer["named"] or answer["of"] > 1 else []
     words += [word for mark, word in MARKS.items() if answer[mark]]
     words += ["*traceback*"] if answer["has_traceback"] else []
-    return f"{', '.join(words) or 'nothing of these'}; exit {answer['exit_code']}, {answer['cpu_s']} s"
+    return (
+        f"{', '.join(words) or 'nothing of these'}; exit {answer['exit_code']}, {answer['cpu_s']} s"
+    )
 
 
 def _texts(name: str, title: str, found: Mapping[str, Any]) -> str:

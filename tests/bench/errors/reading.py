@@ -52,9 +52,8 @@ def read(tool: str, file: str, mistake: Mistake, said: str, exit_code: int) -> R
         of=len(names),
         has_line=is_refused and has_line,
         has_column=is_refused and has_line and bool(_numbers(pattern, message)),
-        has_excerpt=is_refused and any(
-            re.match(_MARGIN + source, line) for line in message.splitlines()
-        ),
+        has_excerpt=is_refused
+        and any(re.match(_MARGIN + source, line) for line in message.splitlines()),
         has_caret=is_refused and any(_CARETS.match(line) for line in message.splitlines()),
         has_offer=_has_offer(mistake.offers.get(tool, ()), message) if is_refused else False,
         has_traceback="Traceback (most recent call last)" in said,

@@ -105,7 +105,13 @@ def results(work: Path, name: str) -> dict[str, object] | None:
     command = " ".join(tool.command).replace(sys.executable + " -m engine.cli", "adapt")
     command = command.replace(f"{peers.ROOT}/", "")
     correct["said"] = ""
-    return {"version": version, "date": date, "command": command, "correct": correct, "mistakes": found}
+    return {
+        "version": version,
+        "date": date,
+        "command": command,
+        "correct": correct,
+        "mistakes": found,
+    }
 
 
 def _asked(
@@ -115,7 +121,11 @@ def _asked(
     folder = peers.fresh(work / "errors" / name / (mistake.name if mistake else "correct"))
     tool.furnish(folder, environ)
     (folder / tool.file).write_text(text(name, mistake).replace("MODEL", str(MODEL)))
-    variables = {**environ, "ADAPT_STORE": str(folder / "store"), "XDG_CACHE_HOME": str(folder / "cache")}
+    variables = {
+        **environ,
+        "ADAPT_STORE": str(folder / "store"),
+        "XDG_CACHE_HOME": str(folder / "cache"),
+    }
     found = cost(tool.command, folder=folder, environ=variables, timeout_s=300.0)
     answer = {"exit_code": found.exit_code, "cpu_s": round(found.cpu_s, 2)}
     return {**answer, "wall_s": round(found.wall_s, 2)}, found.stdout + found.stderr
