@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from engine.cli import settings, sides, tables
-from engine.cli.sides import Side
+from engine.cli.sides import Compiler, Side
 from engine.diagnostics import Diagnostic, ExitCode, RequestError
 from engine.forecast import forecasts
 from engine.plan import compare
@@ -19,7 +19,6 @@ from engine.plan.compare import PlanChanges
 from engine.plan.diff import Change
 from engine.plan.stage import Node, Plan
 from engine.recipe import changes as recipe_changes
-from engine.recipe.changes import RecipeChange
 from engine.runtime import timings
 from engine.runtime.store import Store
 
@@ -63,7 +62,10 @@ def document(old: Side, new: Side, store: Store) -> dict[str, Any]:
     """Return the comparison as JSON (schemas/diff.schema.json)."""
     nodes = compare.compare(old.plan, new.plan)
     told = _recipe_changes(old, new)
-    explained = {name for change in told for name in change["effect"]["runs"]}
+    effects = [change["effect"] for change in told]
+    explained = {name for effect in effects for name in effect["runs"]}
+    if not all(effect["known"] for effect in effects):  # what they explain is not known either
+        explained = {node.id for node in nodes.nodes}
     return {
         "diff": 1,
         "old": {"name": old.name, "kind": old.kind},
@@ -109,7 +111,7 @@ def _recipe_changes(old: Side, new: Side) -> list[dict[str, Any]]:
     if old.raw is None or new.raw is None:
         return []
     found = recipe_changes.changes(old.raw, new.raw)
-    base = _compiled(old, old.raw) if len(found) <= MAX_EFFECTS else None
+    worlds = [] if len(found) > MAX_EFFECTS else _worlds(old, new)
     return [
         {
             "path": change.path,
@@ -118,16 +120,24 @@ def _recipe_changes(old: Side, new: Side) -> list[dict[str, Any]]:
             "new": change.new,
             "old_place": old.place(change.old_place),
             "new_place": new.place(change.new_place),
-            "effect": _effect(old, change, base),
+            "effect": _effect(recipe_changes.applied(old.raw, change), worlds),
         }
         for change in found
     ]
 
 
-def _effect(old: Side, change: RecipeChange, base: Plan | None) -> dict[str, Any]:
-    """Return which nodes one change alone would run again, by compiling just that."""
+def _worlds(old: Side, new: Side) -> list[tuple[Compiler, Plan]]:
+    """Return the old plan as compiled in the folder of each side: data may be in one alone."""
     assert old.raw is not None
-    alone = _compiled(old, recipe_changes.applied(old.raw, change)) if base is not None else None
+    compilers = [side.compiled_with for side in (old, new) if side.compiled_with is not None]
+    plans = [(compiler, _compiled(compiler, old.raw)) for compiler in compilers]
+    return [(compiler, plan) for compiler, plan in plans if plan is not None]
+
+
+def _effect(changed: Mapping[str, Any], worlds: list[tuple[Compiler, Plan]]) -> dict[str, Any]:
+    """Return which nodes one change alone would run again, by compiling just that."""
+    plans = ((base, _compiled(compiler, changed)) for compiler, base in worlds)
+    base, alone = next(((b, a) for b, a in plans if a is not None), (None, None))
     if base is None or alone is None:
         empty: dict[str, Any] = {"runs": [], "adds": [], "drops": [], "num_downstream": 0}
         return {"known": False, **empty, "neutral": False}
@@ -141,12 +151,10 @@ def _effect(old: Side, change: RecipeChange, base: Plan | None) -> dict[str, Any
     }
 
 
-def _compiled(old: Side, raw: Mapping[str, Any]) -> Plan | None:
+def _compiled(compiler: Compiler, raw: Mapping[str, Any]) -> Plan | None:
     """Compile a recipe; None when it cannot be: a change may be valid only together with others."""
-    if old.compiled_with is None:
-        return None
     try:
-        return old.compiled_with.what_if(raw)
+        return compiler.what_if(raw)
     except RequestError:
         return None
 
