@@ -37,13 +37,15 @@ class Store:
         self.root = root
         self.runs = root / "runs"
         self.cache = root / "cache"
+        self._artifacts = str(root / "artifacts")
         self._realised = root / "realised"
 
     def get(self, key: str) -> Artifact | None:
         """Return the artifact of a key, or None if it is not there or not whole."""
-        path = self._path(key)
-        if not os.path.exists(path):  # noqa: PTH110  # most keys of a new plan; pathlib is slow
+        name = f"{self._artifacts}/{key[:2]}/{key}"
+        if not os.path.exists(name):  # noqa: PTH110  # most keys of a new plan; pathlib is slow
             return None
+        path = Path(name)
         manifest = _read_manifest(path / MANIFEST)
         if manifest is None or not all(_is_whole(path, entry) for entry in manifest.files):
             return None
