@@ -10,7 +10,7 @@ from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
-from engine.cli import settings, sides, tables
+from engine.cli import locked, settings, sides, tables
 from engine.cli.sides import Compiler, Side
 from engine.diagnostics import Diagnostic, ExitCode, RequestError
 from engine.forecast import forecasts
@@ -23,6 +23,7 @@ from engine.runtime import timings
 from engine.runtime.store import Store
 
 FORMATS = ("text", "markdown", "json", "html")
+ABSENT = "(not there)"
 SCORES = "evaluate.scores"
 MAX_EFFECTS = 40  # changes whose effect is looked up one by one: each is compiled on its own
 
@@ -50,11 +51,15 @@ def add_parser(subparsers: Any) -> None:
 def run(args: argparse.Namespace) -> int:
     """Compare two sides and print what differs."""
     store = Store(settings.store_path(args, os.environ))
+    names = _names(args)
     with ExitStack() as stack:
-        old, new = (sides.side(name, store, stack) for name in _names(args))
-        found = document(old, new, store)
+        if all(name.endswith(locked.SUFFIX) for name in names):
+            found = locked_facts(*names)
+        else:
+            old, new = (sides.side(name, store, stack) for name in names)
+            found = document(old, new, store)
     print(_printed(found, "json" if args.json else args.format))
-    differs = bool(found["changes"] or found["reruns"] or found["removed"])
+    differs = any(found[part] for part in ("changes", "outside", "reruns", "removed"))
     return int(ExitCode.REQUEST_WRONG if differs and args.exit_code else ExitCode.DONE)
 
 
@@ -81,6 +86,38 @@ def document(old: Side, new: Side, store: Store) -> dict[str, Any]:
         "cost": _cost(new.plan, nodes, store),
         "scores": _scores(old.plan, new.plan, store),
     }
+
+
+def locked_facts(old: str, new: str) -> dict[str, Any]:
+    """Return the comparison of two locks, fact by fact, in the form of every other one."""
+    before, after = (_facts(name) for name in (old, new))
+    facts = [
+        {"kind": "locked fact", "path": fact, "old": a, "new": b, "nodes": [], "text": None}
+        for fact in sorted(before.keys() | after.keys())
+        if (a := before.get(fact, ABSENT)) != (b := after.get(fact, ABSENT))
+    ]
+    empty: dict[str, Any] = dict.fromkeys(("changes", "reruns", "removed", "neutral", "scores"), [])
+    cost = {"num_to_run": 0, "num_known": 0, "wall_h": None, "cost": None, "basis": []}
+    return {
+        **empty,
+        "diff": 1,
+        "old": {"name": old, "kind": "lock"},
+        "new": {"name": new, "kind": "lock"},
+        "recipes_compared": False,
+        "outside": facts,
+        "keeps_training_rows": False,
+        "num_kept": len(before.keys() | after.keys()) - len(facts),
+        "cost": cost,
+    }
+
+
+def _facts(name: str) -> Mapping[str, Any]:
+    found = locked.read(Path(name))
+    if found is None:
+        message = f"there is no lock `{name}`"
+        hint = "`adapt lock RECIPE` writes one"
+        raise RequestError(Diagnostic("file-not-found", message, hint=hint))
+    return found
 
 
 def _keeps_training_rows(nodes: PlanChanges) -> bool:

@@ -25,7 +25,11 @@ def path_of(recipe: Path) -> Path:
 
 def facts(recipe: Path) -> Facts | None:
     """Return what the lock of a recipe holds; None without one. Raise RequestError for no lock."""
-    path = path_of(recipe)
+    return read(path_of(recipe))
+
+
+def read(path: Path) -> Facts | None:
+    """Return what a lock holds; None without one. Raise RequestError for what is no lock."""
     try:
         text = path.read_text(encoding="utf-8")
     except FileNotFoundError:
