@@ -96,8 +96,9 @@ def locked_facts(old: str, new: str) -> dict[str, Any]:
         for fact in sorted(before.keys() | after.keys())
         if (a := before.get(fact, ABSENT)) != (b := after.get(fact, ABSENT))
     ]
-    empty: dict[str, Any] = dict.fromkeys(("changes", "reruns", "removed", "neutral", "scores"), [])
-    cost = {"num_to_run": 0, "num_known": 0, "wall_h": None, "cost": None, "basis": []}
+    parts = ("changes", "reruns", "removed", "neutral", "scores")
+    empty: dict[str, Any] = {part: [] for part in parts}
+    cost: dict[str, Any] = {"num_to_run": 0, "num_known": 0, "basis": []}
     return {
         **empty,
         "diff": 1,
@@ -107,7 +108,7 @@ def locked_facts(old: str, new: str) -> dict[str, Any]:
         "outside": facts,
         "keeps_training_rows": False,
         "num_kept": len(before.keys() | after.keys()) - len(facts),
-        "cost": cost,
+        "cost": {**cost, "wall_h": None, "cost": None},
     }
 
 

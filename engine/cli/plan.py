@@ -6,11 +6,12 @@ import argparse
 import json
 import os
 import shutil
+from collections.abc import Mapping
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from engine.cli import frozen, outlays, planning, saved, settings, tables
+from engine.cli import frozen, ingredients, outlays, planning, saved, settings, tables
 from engine.cli.outlays import Outlay
 from engine.cli.planning import Planned
 from engine.forecast import Fleet
@@ -73,7 +74,8 @@ def rendered(args: argparse.Namespace, planned: Planned, view: View, found: Outl
     if form != "text":
         return _drawn(form, planned, chosen, found)
     if args.why is not None:
-        return why_text(chosen[0], found)
+        states = {item.node.id: item.state for item in view.nodes}
+        return why_text(chosen[0], found, states)
     width = shutil.get_terminal_size((100, 24)).columns
     recipe, totals = planned.plan.recipe, outlays.totals(found)
     return tables.plan_text(recipe, view.nodes, found.forecasts, totals, width)
@@ -130,13 +132,15 @@ def node_json(item: NodeOutlook, *, with_changes: bool = False) -> dict[str, Any
     return found
 
 
-def why_text(item: NodeOutlook, found: Outlay) -> str:
-    """Return how a node differs from the nearest stored one, and what its numbers stand on."""
+def why_text(item: NodeOutlook, found: Outlay, states: Mapping[str, str]) -> str:
+    """Return how a node differs from the nearest stored one, what it is made of and will take."""
     node = item.node
     lines = [f"{node.id}: {item.state}; {item.reason}", f"  key {node.key}"]
     if item.state != CACHED and item.changes:
         lines.append(f"  against the nearest stored result of stage `{node.stage}`:")
         lines.extend(f"    {change}" for change in item.changes)
+    lines.append("  made of:")
+    lines.extend(f"    {tables.visible(line)}" for line in ingredients.lines(node, states))
     forecast = found.forecasts[node.id]
     cells = plan_card.cells_of(forecast)
     if cells or forecast.note:
