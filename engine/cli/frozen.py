@@ -6,7 +6,7 @@ import argparse
 from collections.abc import Mapping
 from pathlib import Path
 
-from engine.cli import locked, planning, settings
+from engine.cli import downloaded, locked, planning, settings
 from engine.cli.planning import Planned
 from engine.diagnostics import Diagnostic, GateError, RequestError
 from engine.plan import lock
@@ -23,10 +23,17 @@ def add_flag(parser: argparse.ArgumentParser) -> None:
     )
 
 
-def refuse_drift(planned: Planned, args: argparse.Namespace, environ: Mapping[str, str]) -> None:
-    """Raise GateError with every fact that moved; RequestError when there is no lock."""
+def refuse_drift(
+    planned: Planned, args: argparse.Namespace, environ: Mapping[str, str], *, reads_models: bool
+) -> None:
+    """Raise GateError with every fact that moved; RequestError when there is no lock.
+
+    `reads_models` has the models that were downloaded before read whole, once, to compare them.
+    """
     held = required(planned.recipe)
     found = drifts(planned, held, now(planned.plan, args, environ))
+    if reads_models:
+        found += downloaded_drifts(planned, held, environ)
     if found:
         raise GateError(*found)
 
@@ -54,6 +61,15 @@ def drifts(planned: Planned, held: Facts, now: Facts) -> list[Diagnostic]:
             hint = f"`adapt lock {planned.recipe}` asks the hub for it"
             found.append(Diagnostic("lock-incomplete", message, span, hint))
     return found
+
+
+def downloaded_drifts(
+    planned: Planned, held: Facts, environ: Mapping[str, str]
+) -> list[Diagnostic]:
+    """Return every downloaded file of a model that is not the locked one."""
+    hint = "delete the model from the cache of downloads: its files are not those of the hub"
+    found = downloaded.drifts(held, environ, planned.digests.digest_file)
+    return [drift_diagnostic(drift, hint) for drift in found]
 
 
 def drift_diagnostic(drift: Drift, hint: str) -> Diagnostic:

@@ -204,6 +204,7 @@ def _said(path: Path, new: Facts, changes: list[Drift], *, is_new: bool) -> str:
 def _check(found: Locking, as_json: bool) -> int:
     held = frozen.required(found.planned.recipe)
     problems = frozen.drifts(found.planned, held, found.now)
+    problems += frozen.downloaded_drifts(found.planned, held, os.environ)
     news: list[str] = []
     if not found.is_offline:
         more, news = _moved(found, held)
