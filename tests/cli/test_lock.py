@@ -164,6 +164,14 @@ def test_a_broken_lock_is_refused_by_every_plan(
     assert where in said
 
 
+def test_a_broken_lock_is_written_anew(folder: Path):
+    (folder / "mine.lock.json").write_text("<<<<<<< ours")
+
+    assert cli.main(["lock", "mine.yaml", "--check"]) == 1
+    assert cli.main(["lock", "mine.yaml"]) == 0
+    assert cli.main(["plan", "mine.yaml", "--frozen"]) == 0
+
+
 def test_a_plan_takes_its_revisions_from_the_lock(folder: Path):
     (folder / "mine.yaml").write_text(HUB_RECIPE)
     before = plan_of(folder / "mine.yaml")
