@@ -13,7 +13,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any, TypeVar
 
-UNAVAILABLE = "hub-unavailable"
+NOT_FOUND, UNAVAILABLE = "hub-not-found", "hub-unavailable"
 TRIES = 3
 FIRST_WAIT_S = 0.5  # doubled from try to try, unless the hub says how long to wait
 MAX_WAIT_S = 20  # a hub that wants more is not waited for
@@ -137,14 +137,14 @@ def _told(error: Exception, kind: str, name: str, revision: str | None, endpoint
         )
     if isinstance(error, errors.RepositoryNotFoundError | errors.HFValidationError):
         return HubError(
-            "hub-not-found",
+            NOT_FOUND,
             f"{what} does not exist at {endpoint}, or is private",
             "check its name; for a private one set HF_TOKEN; a local folder starts with ./",
         )
     if _is_offline(error):
         return offline(kind, name)
     return HubError(
-        "hub-unavailable",
+        UNAVAILABLE,
         f"{endpoint} did not say what {what} is: {_reason(error, status)}",
         "try again later; an existing lock is left as it is",
     )

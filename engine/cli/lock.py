@@ -14,7 +14,7 @@ from typing import Any
 from engine import hub
 from engine.cli import frozen, locked, planning, settings
 from engine.cli.planning import Planned
-from engine.diagnostics import Diagnostic, GateError, RequestError, Span
+from engine.diagnostics import Diagnostic, GateError, RequestError, Span, nearest
 from engine.hub import HubError, Snapshot
 from engine.plan import lock
 from engine.plan.lock import Drift, Facts, Reference
@@ -141,13 +141,12 @@ def _ask(found: Locking) -> tuple[Answers, list[Diagnostic]]:
     """Ask the hub for everything at once; return what it says, and what it does not."""
     if found.is_offline:
         unknown = [ref for ref in found.asked if found.held is None or ref.fact not in found.held]
-        told = [(ref, hub.offline(ref.kind, ref.name)) for ref in unknown]
-        return {}, [_diagnostic(error, found.asked[ref]) for ref, error in told]
+        return {}, [_diagnostic(found, r, hub.offline(r.kind, r.name)) for r in unknown]
     answers: Answers = {}
     mistakes: list[Diagnostic] = []
     for reference, answer in _answers({ref: ref.revision for ref in found.asked}):
         if isinstance(answer, HubError):
-            mistakes.append(_diagnostic(answer, found.asked[reference]))
+            mistakes.append(_diagnostic(found, reference, answer))
         else:
             answers[reference] = answer
     return answers, mistakes
@@ -167,8 +166,15 @@ def _answer(asked: tuple[Reference, str | None]) -> Snapshot | HubError:
         return error
 
 
-def _diagnostic(error: HubError, span: Span | None) -> Diagnostic:
-    return Diagnostic(error.code, str(error), span, error.hint)
+def _diagnostic(found: Locking, reference: Reference, error: HubError) -> Diagnostic:
+    """Return an error of the hub at the recipe line that named it."""
+    hint, span = error.hint, found.asked.get(reference)
+    if error.code == hub.NOT_FOUND:
+        others = [other.name for other in found.asked if other.kind == reference.kind]
+        others += lock.names(found.held or {}, reference.kind)
+        close = nearest(reference.name, (name for name in others if name != reference.name))
+        hint = f"did you mean `{close}`?" if close else hint
+    return Diagnostic(error.code, str(error), span, hint)
 
 
 def _facts(reference: Reference, answer: Snapshot, known: Facts) -> dict[str, str | None]:
@@ -245,7 +251,7 @@ def _moved(found: Locking, held: Facts) -> tuple[list[Diagnostic], list[str]]:
     for reference, answer in _answers(branches):
         drift = _drift(reference, held, answer)
         if isinstance(answer, HubError):
-            problems.append(_diagnostic(answer, found.asked[reference]))
+            problems.append(_diagnostic(found, reference, answer))
         elif drift is not None and reference.revision is None:
             news.append(f"newer on the hub, not used: {drift}")
         elif drift is not None:
@@ -259,7 +265,7 @@ def _lost(found: Locking, held: Facts, commits: Revisions) -> Iterator[Diagnosti
     hint = "the hub says something else of the same commit: do not trust either"
     for reference, answer in _answers(commits):
         if isinstance(answer, HubError):
-            yield _diagnostic(answer, found.asked[reference])
+            yield _diagnostic(found, reference, answer)
             continue
         for fact, now in _facts(reference, answer, {}).items():
             if held.get(fact) != now:

@@ -158,6 +158,12 @@ def commits(locked: Facts, kind: str, name: str) -> dict[str, str]:
     }
 
 
+def names(locked: Facts, kind: str) -> list[str]:
+    """Return the models or datasets of a hub that a lock knows."""
+    heads = (_bare(fact).split(" ") for fact in locked if is_commit_of_hub(fact))
+    return [name for found, name in heads if found == kind]
+
+
 def model_files(locked: Facts) -> Iterator[tuple[str, str, str, str]]:
     """Yield each fact of a file of a hub model: the fact, the model, its commit, the file."""
     for fact in locked:

@@ -12,6 +12,7 @@ from pathlib import Path
 
 import pytest
 
+from engine.cli import explain
 from tests.hub import loopback
 from tests.hub.loopback import Hub, always, commit, digest, slow, times
 from tests.rules.golden import ROOT
@@ -182,6 +183,17 @@ def test_every_failing_name_is_told_at_once(folder: Path, hub: Hub):
         ("hub-not-found", 5),
     ]
     assert not (folder / "mine.lock.json").exists()
+
+
+def test_a_slip_in_a_locked_name_has_a_nearest_one(folder: Path, hub: Hub):
+    adapt(folder, hub, "lock", "mine.yaml")
+
+    done = adapt(folder, hub, "lock", "mine.yaml", "--set", "base.model=some/bas")
+    assert "  help: did you mean `some/base`?\n" in done.stderr
+
+
+def test_every_failure_has_a_page():
+    assert {code for code, _ in FAILURES.values()} | {"hub-offline"} <= set(explain.codes())
 
 
 def test_a_gated_model_says_where_its_terms_are(folder: Path, hub: Hub):
