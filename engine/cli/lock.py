@@ -7,6 +7,7 @@ import json
 import os
 from collections.abc import Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -63,9 +64,12 @@ def run(args: argparse.Namespace) -> int:
     """Lock a recipe, or check its lock."""
     machine = settings.resolve(args, os.environ)
     found = _locking(args, Store(machine.store), is_offline=machine.is_offline)
-    if args.check:
-        return _check(found, args.json)
-    return _write(found, args.json)
+    try:
+        return _check(found, args.json) if args.check else _write(found, args.json)
+    finally:
+        if machine.store.is_dir():  # a model of many gigabytes is read once
+            with suppress(OSError):
+                found.planned.digests.save()
 
 
 def _locking(args: argparse.Namespace, store: Store, *, is_offline: bool) -> Locking:

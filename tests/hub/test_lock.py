@@ -196,6 +196,15 @@ def test_every_failure_has_a_page():
     assert {code for code, _ in FAILURES.values()} | {"hub-offline"} <= set(explain.codes())
 
 
+def test_a_model_that_was_renamed_is_locked_under_the_name_of_the_recipe(folder: Path, hub: Hub):
+    hub.repos["models/some/renamed"] = hub.repos.pop("models/some/base")
+    new = {"Location": "/api/models/some/renamed?blobs=true"}
+    hub.faults["api/models/some/base"] = always(lambda h: h.send(b"", new, 307))
+
+    assert adapt(folder, hub, "lock", "mine.yaml").returncode == 0
+    assert facts(folder)["model some/base revision"] == commit(1)
+
+
 def test_a_gated_model_says_where_its_terms_are(folder: Path, hub: Hub):
     hub.repos["models/some/base"].token = TOKEN
 
