@@ -52,7 +52,9 @@ def drifts(planned: Planned, held: Facts, now: Facts) -> list[Diagnostic]:
     """Return every fact that can be known offline and is not as the lock says."""
     plan, again = planned.plan, f"`adapt lock {planned.recipe}` accepts it"
     used = lock.references(plan)
-    found = [drift_diagnostic(drift, again) for drift in lock.drifts(held, now, used)]
+    found = [
+        drift_diagnostic(planned.recipe, drift, again) for drift in lock.drifts(held, now, used)
+    ]
     moved = {item.message.partition(":")[0] for item in found}
     for reference in lock.missing(held, used):
         if reference.fact not in moved:
@@ -69,12 +71,12 @@ def downloaded_drifts(
     """Return every downloaded file of a model that is not the locked one."""
     hint = "delete the model from the cache of downloads: its files are not those of the hub"
     found = downloaded.drifts(held, environ, planned.digests.digest_file)
-    return [drift_diagnostic(drift, hint) for drift in found]
+    return [drift_diagnostic(planned.recipe, drift, hint) for drift in found]
 
 
-def drift_diagnostic(drift: Drift, hint: str) -> Diagnostic:
-    """Return what is said of a fact that moved."""
-    return Diagnostic("lock-drift", str(drift), hint=hint)
+def drift_diagnostic(recipe: Path, drift: Drift, hint: str) -> Diagnostic:
+    """Return what is said of a fact that moved, at its line of the lock."""
+    return Diagnostic("lock-drift", str(drift), locked.span(recipe, drift.fact), hint)
 
 
 def now(plan: Plan, args: argparse.Namespace, environ: Mapping[str, str]) -> Facts:

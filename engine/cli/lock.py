@@ -250,7 +250,7 @@ def _moved(found: Locking, held: Facts) -> tuple[list[Diagnostic], list[str]]:
     """Ask the hub whether the locked commits are there, and where their branches are now."""
     commits = {ref: held[ref.fact] for ref in found.asked if held.get(ref.fact)}
     problems = list(_lost(found, held, commits))
-    news = []
+    news, recipe = [], found.planned.recipe
     branches = {ref: ref.revision for ref in commits if not ref.is_exact}
     for reference, answer in _answers(branches):
         drift = _drift(reference, held, answer)
@@ -259,13 +259,14 @@ def _moved(found: Locking, held: Facts) -> tuple[list[Diagnostic], list[str]]:
         elif drift is not None and reference.revision is None:
             news.append(f"newer on the hub, not used: {drift}")
         elif drift is not None:
-            hint = f"the recipe names this branch; `adapt lock {found.planned.recipe}` follows it"
-            problems.append(frozen.drift_diagnostic(drift, hint))
+            hint = f"the recipe names this branch; `adapt lock {recipe}` follows it"
+            problems.append(frozen.drift_diagnostic(recipe, drift, hint))
     return list(dict.fromkeys(problems)), news
 
 
 def _lost(found: Locking, held: Facts, commits: Revisions) -> Iterator[Diagnostic]:
     """Yield the locked commits that the hub no longer has, or has with other files."""
+    recipe = found.planned.recipe
     hint = "the hub says something else of the same commit: do not trust either"
     for reference, answer in _answers(commits):
         if isinstance(answer, HubError):
@@ -273,7 +274,7 @@ def _lost(found: Locking, held: Facts, commits: Revisions) -> Iterator[Diagnosti
             continue
         for fact, now in _facts(reference, answer, {}).items():
             if held.get(fact) != now:
-                yield frozen.drift_diagnostic(Drift(fact, held.get(fact), now), hint)
+                yield frozen.drift_diagnostic(recipe, Drift(fact, held.get(fact), now), hint)
 
 
 def _drift(reference: Reference, held: Facts, answer: Snapshot | HubError) -> Drift | None:

@@ -121,6 +121,16 @@ def test_every_drift_is_named_with_old_and_new(
     assert said.count("error[") == 3
 
 
+def test_a_drift_points_at_its_line_of_the_lock(folder: Path, capsys: pytest.CaptureFixture[str]):
+    cli.main(["lock", "mine.yaml"])
+    locked.write(folder / "mine.lock.json", {**facts(folder), "python": "3.0"})
+    number = (folder / "mine.lock.json").read_text().splitlines().index('  "python": "3.0",') + 1
+    capsys.readouterr()
+
+    cli.main(["plan", "mine.yaml", "--frozen"])
+    assert f"  --> mine.lock.json:{number}:3\n" in capsys.readouterr().err
+
+
 def test_a_run_that_is_frozen_runs_nothing_after_a_drift(folder: Path, tmp_path: Path):
     cli.main(["lock", "mine.yaml"])
     locked.write(folder / "mine.lock.json", {**facts(folder), "python": "3.0"})
