@@ -13,6 +13,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any, TypeVar
 
+NOT_FOUND, UNAVAILABLE = "hub-not-found", "hub-unavailable"
 TRIES = 3
 FIRST_WAIT_S = 0.5  # doubled from try to try, unless the hub says how long to wait
 MAX_WAIT_S = 20  # a hub that wants more is not waited for
@@ -49,7 +50,7 @@ def snapshot(kind: str, name: str, revision: str | None) -> Snapshot:
             lambda: ask(name, revision=revision, files_metadata=True, timeout=timeout_s)
         )
         if found.gated:  # its facts are public, its files are not
-            _patiently(lambda: api.auth_check(name, repo_type=kind))
+            _patiently(lambda: _refuse_without_access(api, kind, found, timeout_s))
         return _read(found)
     except Exception as error:
         raise _told(error, kind, name, revision, api.endpoint) from error
@@ -93,6 +94,16 @@ def _is_offline(error: Exception) -> bool:
     return isinstance(error, OfflineModeIsEnabled)
 
 
+def _refuse_without_access(api: Any, kind: str, found: Any, timeout_s: float) -> None:
+    """Ask for a file as a download would; the client's own check of access may wait for ever."""
+    from huggingface_hub import get_hf_file_metadata, hf_hub_url
+
+    for file in (found.siblings or ())[:1]:
+        name, commit = file.rfilename, found.sha
+        url = hf_hub_url(found.id, name, repo_type=kind, revision=commit, endpoint=api.endpoint)
+        get_hf_file_metadata(url, timeout=timeout_s)
+
+
 def _read(found: Any) -> Snapshot:
     """Return what an answer says. Raise ValueError when it says no commit."""
     if not _COMMIT.fullmatch(found.sha or ""):
@@ -126,14 +137,14 @@ def _told(error: Exception, kind: str, name: str, revision: str | None, endpoint
         )
     if isinstance(error, errors.RepositoryNotFoundError | errors.HFValidationError):
         return HubError(
-            "hub-not-found",
+            NOT_FOUND,
             f"{what} does not exist at {endpoint}, or is private",
             "check its name; for a private one set HF_TOKEN; a local folder starts with ./",
         )
     if _is_offline(error):
         return offline(kind, name)
     return HubError(
-        "hub-unavailable",
+        UNAVAILABLE,
         f"{endpoint} did not say what {what} is: {_reason(error, status)}",
         "try again later; an existing lock is left as it is",
     )

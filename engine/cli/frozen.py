@@ -6,7 +6,7 @@ import argparse
 from collections.abc import Mapping
 from pathlib import Path
 
-from engine.cli import locked, planning, settings
+from engine.cli import downloaded, locked, planning, settings
 from engine.cli.planning import Planned
 from engine.diagnostics import Diagnostic, GateError, RequestError
 from engine.plan import lock
@@ -23,10 +23,17 @@ def add_flag(parser: argparse.ArgumentParser) -> None:
     )
 
 
-def refuse_drift(planned: Planned, args: argparse.Namespace, environ: Mapping[str, str]) -> None:
-    """Raise GateError with every fact that moved; RequestError when there is no lock."""
+def refuse_drift(
+    planned: Planned, args: argparse.Namespace, environ: Mapping[str, str], *, reads_models: bool
+) -> None:
+    """Raise GateError with every fact that moved; RequestError when there is no lock.
+
+    `reads_models` has the models that were downloaded before read whole, once, to compare them.
+    """
     held = required(planned.recipe)
     found = drifts(planned, held, now(planned.plan, args, environ))
+    if reads_models:
+        found += downloaded_drifts(planned, held, environ)
     if found:
         raise GateError(*found)
 
@@ -45,7 +52,9 @@ def drifts(planned: Planned, held: Facts, now: Facts) -> list[Diagnostic]:
     """Return every fact that can be known offline and is not as the lock says."""
     plan, again = planned.plan, f"`adapt lock {planned.recipe}` accepts it"
     used = lock.references(plan)
-    found = [drift_diagnostic(drift, again) for drift in lock.drifts(held, now, used)]
+    found = [
+        drift_diagnostic(planned.recipe, drift, again) for drift in lock.drifts(held, now, used)
+    ]
     moved = {item.message.partition(":")[0] for item in found}
     for reference in lock.missing(held, used):
         if reference.fact not in moved:
@@ -56,9 +65,18 @@ def drifts(planned: Planned, held: Facts, now: Facts) -> list[Diagnostic]:
     return found
 
 
-def drift_diagnostic(drift: Drift, hint: str) -> Diagnostic:
-    """Return what is said of a fact that moved."""
-    return Diagnostic("lock-drift", str(drift), hint=hint)
+def downloaded_drifts(
+    planned: Planned, held: Facts, environ: Mapping[str, str]
+) -> list[Diagnostic]:
+    """Return every downloaded file of a model that is not the locked one."""
+    hint = "delete the model from the cache of downloads: its files are not those of the hub"
+    found = downloaded.drifts(held, environ, planned.digests.digest_file)
+    return [drift_diagnostic(planned.recipe, drift, hint) for drift in found]
+
+
+def drift_diagnostic(recipe: Path, drift: Drift, hint: str) -> Diagnostic:
+    """Return what is said of a fact that moved, at its line of the lock."""
+    return Diagnostic("lock-drift", str(drift), locked.span(recipe, drift.fact), hint)
 
 
 def now(plan: Plan, args: argparse.Namespace, environ: Mapping[str, str]) -> Facts:

@@ -7,15 +7,15 @@ import json
 import os
 from collections.abc import Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from dataclasses import asdict, dataclass
-from functools import partial
 from pathlib import Path
 from typing import Any
 
 from engine import hub
 from engine.cli import frozen, locked, overrides, planning, settings
 from engine.cli.planning import Planned
-from engine.diagnostics import Diagnostic, GateError, RequestError, Span
+from engine.diagnostics import Diagnostic, GateError, RequestError, Span, nearest
 from engine.hub import HubError, Snapshot
 from engine.plan import lock
 from engine.plan.lock import Drift, Facts, Reference
@@ -29,6 +29,7 @@ _LOADED = (".json", ".safetensors", ".jinja", ".txt", ".model", ".bin", ".py", "
 
 Asked = Mapping[Reference, Span | None]
 Answers = dict[Reference, Snapshot]
+Revisions = Mapping[Reference, str | None]
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,16 +64,19 @@ def run(args: argparse.Namespace) -> int:
     """Lock a recipe, or check its lock."""
     machine = settings.resolve(args, os.environ)
     found = _locking(args, Store(machine.store), is_offline=machine.is_offline)
-    if args.check:
-        return _check(found, args.json)
-    return _write(found, args.json)
+    try:
+        return _check(found, args.json) if args.check else _write(found, args.json)
+    finally:
+        if machine.store.is_dir():  # a model of many gigabytes is read once
+            with suppress(OSError):
+                found.planned.digests.save()
 
 
 def _locking(args: argparse.Namespace, store: Store, *, is_offline: bool) -> Locking:
     from engine.recipe.load import load_experiment
 
     recipe = Path(args.recipe)
-    held = locked.facts(recipe)
+    held = _held(recipe, is_check=args.check)
     experiment = load_experiment(recipe, args.overrides)
     digests = DigestCache(store.cache / "digests.json")
     plan = planning.compile_experiment(recipe, locked.pinned(experiment, held), digests)
@@ -83,13 +87,26 @@ def _locking(args: argparse.Namespace, store: Store, *, is_offline: bool) -> Loc
     return Locking(planned, asked, held, now, is_offline)
 
 
+def _held(recipe: Path, *, is_check: bool) -> Facts | None:
+    """Return the lock that is there; a broken one is as good as none where it is written anew."""
+    try:
+        return locked.facts(recipe)
+    except RequestError:
+        if is_check:
+            raise
+        return None
+
+
 def _asked(experiment: Experiment) -> Asked:
-    """Return what a recipe and its arms take from a hub, with the place of the name."""
+    """Return what a recipe and its arms take from a hub, with the place of the name.
+
+    An open revision comes before a commit of the same name: the plain fact is the open one's.
+    """
     found: dict[Reference, Span | None] = {}
     for recipe in experiment.arms.values():
         for reference, path in lock.asked(recipe):
             found.setdefault(reference, recipe.span(*_written(recipe, path)))
-    return dict(sorted(found.items(), key=lambda item: item[0].subject))
+    return dict(sorted(found.items(), key=lambda item: (item[0].subject, item[0].is_exact)))
 
 
 def _written(recipe: Recipe, path: tuple[Any, ...]) -> tuple[Any, ...]:
@@ -128,35 +145,40 @@ def _ask(found: Locking) -> tuple[Answers, list[Diagnostic]]:
     """Ask the hub for everything at once; return what it says, and what it does not."""
     if found.is_offline:
         unknown = [ref for ref in found.asked if found.held is None or ref.fact not in found.held]
-        told = [(ref, hub.offline(ref.kind, ref.name)) for ref in unknown]
-        return {}, [_diagnostic(error, found.asked[ref]) for ref, error in told]
+        return {}, [_diagnostic(found, r, hub.offline(r.kind, r.name)) for r in unknown]
     answers: Answers = {}
     mistakes: list[Diagnostic] = []
-    for reference, answer in _answers(found.asked, {ref: ref.revision for ref in found.asked}):
+    for reference, answer in _answers({ref: ref.revision for ref in found.asked}):
         if isinstance(answer, HubError):
-            mistakes.append(_diagnostic(answer, found.asked[reference]))
+            mistakes.append(_diagnostic(found, reference, answer))
         else:
             answers[reference] = answer
     return answers, mistakes
 
 
-def _answers(
-    asked: Asked, revisions: Mapping[Reference, str | None]
-) -> Iterator[tuple[Reference, Snapshot | HubError]]:
+def _answers(revisions: Revisions) -> Iterator[tuple[Reference, Snapshot | HubError]]:
+    """Ask the hub for each reference at a revision, several at once."""
     with ThreadPoolExecutor(ASKED_AT_ONCE) as pool:
-        ask = partial(_answer, revisions)
-        yield from zip(revisions, pool.map(ask, revisions), strict=True)
+        yield from zip(revisions, pool.map(_answer, revisions.items()), strict=True)
 
 
-def _answer(revisions: Mapping[Reference, str | None], reference: Reference) -> Snapshot | HubError:
+def _answer(asked: tuple[Reference, str | None]) -> Snapshot | HubError:
+    reference, revision = asked
     try:
-        return hub.snapshot(reference.kind, reference.name, revisions[reference])
+        return hub.snapshot(reference.kind, reference.name, revision)
     except HubError as error:
         return error
 
 
-def _diagnostic(error: HubError, span: Span | None) -> Diagnostic:
-    return Diagnostic(error.code, str(error), span, error.hint)
+def _diagnostic(found: Locking, reference: Reference, error: HubError) -> Diagnostic:
+    """Return an error of the hub at the recipe line that named it."""
+    hint, span = error.hint, found.asked.get(reference)
+    if error.code == hub.NOT_FOUND:
+        others = [other.name for other in found.asked if other.kind == reference.kind]
+        others += lock.names(found.held or {}, reference.kind)
+        close = nearest(reference.name, (name for name in others if name != reference.name))
+        hint = f"did you mean `{close}`?" if close else hint
+    return Diagnostic(error.code, str(error), span, hint)
 
 
 def _facts(reference: Reference, answer: Snapshot, known: Facts) -> dict[str, str | None]:
@@ -181,7 +203,9 @@ def _loaded(answer: Snapshot) -> list[str]:
 def _kept(found: Locking) -> list[str]:
     """Return the facts of a lock that only a hub knows, of what the recipe still takes from it."""
     assert found.held is not None
-    heads = tuple(f"{ref.subject} {word}" for ref in found.asked for word in ("revision", "file "))
+    subjects = {ref.subject for ref in found.asked}
+    subjects |= {f"{ref.subject}@{ref.revision}" for ref in found.asked if ref.is_exact}
+    heads = tuple(f"{subject} {word}" for subject in subjects for word in ("revision", "file "))
     return [name for name in found.held if name.startswith(heads)]
 
 
@@ -204,10 +228,13 @@ def _said(path: Path, new: Facts, changes: list[Drift], *, is_new: bool) -> str:
 def _check(found: Locking, as_json: bool) -> int:
     held = frozen.required(found.planned.recipe)
     problems = frozen.drifts(found.planned, held, found.now)
+    problems += frozen.downloaded_drifts(found.planned, held, os.environ)
     news: list[str] = []
     if not found.is_offline:
         more, news = _moved(found, held)
         problems += more
+    if problems and all(item.code == hub.UNAVAILABLE for item in problems):
+        raise RequestError(*problems)  # nothing moved as far as anyone knows
     if problems:
         raise GateError(*problems)
     if as_json:
@@ -221,24 +248,38 @@ def _check(found: Locking, as_json: bool) -> int:
 
 def _moved(found: Locking, held: Facts) -> tuple[list[Diagnostic], list[str]]:
     """Ask the hub whether the locked commits are there, and where their branches are now."""
-    has_commit = {ref: held[ref.fact] for ref in found.asked if held.get(ref.fact)}
-    problems, news = [], []
-    for reference, answer in _answers(found.asked, has_commit):
-        span = found.asked[reference]
+    commits = {ref: held[ref.fact] for ref in found.asked if held.get(ref.fact)}
+    problems = list(_lost(found, held, commits))
+    news, recipe = [], found.planned.recipe
+    branches = {ref: ref.revision for ref in commits if not ref.is_exact}
+    for reference, answer in _answers(branches):
+        drift = _drift(reference, held, answer)
         if isinstance(answer, HubError):
-            problems.append(_diagnostic(answer, span))
-        else:
-            facts = _facts(reference, answer, {})
-            moved = [Drift(n, held.get(n), v) for n, v in facts.items() if held.get(n) != v]
-            hint = "the hub says something else of the same commit: do not trust either"
-            problems += [frozen.drift_diagnostic(drift, hint) for drift in moved]
-    branches = {ref: ref.revision for ref in has_commit if not ref.is_exact}
-    for reference, answer in _answers(found.asked, branches):
-        if isinstance(answer, Snapshot) and answer.commit != held[reference.fact]:
-            drift = Drift(reference.fact, held[reference.fact], answer.commit)
-            if reference.revision is None:
-                news.append(f"newer on the hub, not used: {drift}")
-            else:
-                again = f"the recipe names this branch; `adapt lock {found.planned.recipe}` follows"
-                problems.append(frozen.drift_diagnostic(drift, again))
-    return problems, news
+            problems.append(_diagnostic(found, reference, answer))
+        elif drift is not None and reference.revision is None:
+            news.append(f"newer on the hub, not used: {drift}")
+        elif drift is not None:
+            hint = f"the recipe names this branch; `adapt lock {recipe}` follows it"
+            problems.append(frozen.drift_diagnostic(recipe, drift, hint))
+    return list(dict.fromkeys(problems)), news
+
+
+def _lost(found: Locking, held: Facts, commits: Revisions) -> Iterator[Diagnostic]:
+    """Yield the locked commits that the hub no longer has, or has with other files."""
+    recipe = found.planned.recipe
+    hint = "the hub says something else of the same commit: do not trust either"
+    for reference, answer in _answers(commits):
+        if isinstance(answer, HubError):
+            yield _diagnostic(found, reference, answer)
+            continue
+        for fact, now in _facts(reference, answer, {}).items():
+            if held.get(fact) != now:
+                yield frozen.drift_diagnostic(recipe, Drift(fact, held.get(fact), now), hint)
+
+
+def _drift(reference: Reference, held: Facts, answer: Snapshot | HubError) -> Drift | None:
+    """Return how a branch moved away from its locked commit."""
+    old = held[reference.fact]
+    if isinstance(answer, HubError) or answer.commit == old:
+        return None
+    return Drift(reference.fact, old, answer.commit)

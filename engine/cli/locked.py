@@ -49,6 +49,17 @@ def read(path: Path) -> Facts | None:
     return found
 
 
+def span(recipe: Path, fact: str) -> Span | None:
+    """Return the line of a fact in the lock of a recipe."""
+    path, head = path_of(recipe), f"{json.dumps(fact, ensure_ascii=False)}:"
+    lines = path.read_text(encoding="utf-8").splitlines()
+    for number, line in enumerate(lines, start=1):
+        column = line.find(head) + 1
+        if column and not line[: column - 1].strip():
+            return Span(str(path), number, column)
+    return None
+
+
 def write(path: Path, found: Facts) -> None:
     """Write a lock: sorted, one fact a line. Raise RequestError when it cannot be written."""
     document = {"lock": lock.FORMAT, "facts": dict(sorted(found.items()))}

@@ -47,7 +47,7 @@ def run(args: argparse.Namespace) -> int:
     store = Store(settings.store_path(args, os.environ))
     planned = planning.requested(args.recipe, args.overrides, store)
     if args.frozen:
-        frozen.refuse_drift(planned, args, os.environ)
+        frozen.refuse_drift(planned, args, os.environ, reads_models=False)
     if args.output is not None:
         saved.write(Path(args.output), planned.plan, planned.recipe, planned.overrides)
     return show(args, planned, store, fleet)

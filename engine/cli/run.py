@@ -62,7 +62,7 @@ def run(args: argparse.Namespace) -> int:
     machine = settings.resolve(args, os.environ)
     planned = planning.requested(args.recipe, args.overrides, Store(machine.store))
     if args.frozen:
-        frozen.refuse_drift(planned, args, os.environ)
+        frozen.refuse_drift(planned, args, os.environ, reads_models=True)
     return run_planned(args, machine, planned, worker=worker_command(Path.cwd()))
 
 

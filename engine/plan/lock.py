@@ -158,6 +158,21 @@ def commits(locked: Facts, kind: str, name: str) -> dict[str, str]:
     }
 
 
+def names(locked: Facts, kind: str) -> list[str]:
+    """Return the models or datasets of a hub that a lock knows."""
+    heads = (_bare(fact).split(" ") for fact in locked if is_commit_of_hub(fact))
+    return [name for found, name in heads if found == kind]
+
+
+def model_files(locked: Facts) -> Iterator[tuple[str, str, str, str]]:
+    """Yield each fact of a file of a hub model: the fact, the model, its commit, the file."""
+    for fact in locked:
+        head, is_file, file = fact.partition(" file ")
+        commit = locked.get(f"{head} revision")
+        if is_file and commit is not None and head.startswith("model "):
+            yield fact, _bare(fact).removeprefix("model "), commit, file
+
+
 def is_commit_of_hub(fact: str) -> bool:
     """Tell whether a fact holds the commit of a model or dataset."""
     return fact.startswith(KINDS) and fact.endswith(" revision")

@@ -121,6 +121,16 @@ def test_every_drift_is_named_with_old_and_new(
     assert said.count("error[") == 3
 
 
+def test_a_drift_points_at_its_line_of_the_lock(folder: Path, capsys: pytest.CaptureFixture[str]):
+    cli.main(["lock", "mine.yaml"])
+    locked.write(folder / "mine.lock.json", {**facts(folder), "python": "3.0"})
+    number = (folder / "mine.lock.json").read_text().splitlines().index('  "python": "3.0",') + 1
+    capsys.readouterr()
+
+    cli.main(["plan", "mine.yaml", "--frozen"])
+    assert f"  --> mine.lock.json:{number}:3\n" in capsys.readouterr().err
+
+
 def test_a_run_that_is_frozen_runs_nothing_after_a_drift(folder: Path, tmp_path: Path):
     cli.main(["lock", "mine.yaml"])
     locked.write(folder / "mine.lock.json", {**facts(folder), "python": "3.0"})
@@ -162,6 +172,14 @@ def test_a_broken_lock_is_refused_by_every_plan(
     said = capsys.readouterr().err
     assert "error[broken-lock]" in said
     assert where in said
+
+
+def test_a_broken_lock_is_written_anew(folder: Path):
+    (folder / "mine.lock.json").write_text("<<<<<<< ours")
+
+    assert cli.main(["lock", "mine.yaml", "--check"]) == 1
+    assert cli.main(["lock", "mine.yaml"]) == 0
+    assert cli.main(["plan", "mine.yaml", "--frozen"]) == 0
 
 
 def test_a_plan_takes_its_revisions_from_the_lock(folder: Path):
@@ -227,7 +245,7 @@ def _said(folder: Path, *overrides: str) -> list[str]:
     plan = plan_of(recipe, *overrides)
     planned = Planned(plan, recipe, overrides, DigestCache(Path("digests.json")))
     with pytest.raises(GateError) as caught:
-        frozen.refuse_drift(planned, argparse.Namespace(), {})
+        frozen.refuse_drift(planned, argparse.Namespace(), {}, reads_models=False)
     return [item.message for item in caught.value.diagnostics]
 
 

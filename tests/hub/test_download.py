@@ -89,6 +89,18 @@ def load(folder: Path, hub: Hub, revision: str) -> subprocess.CompletedProcess[s
     )
 
 
+def fetch(folder: Path, hub: Hub) -> Path:
+    """Download the weights with the client alone."""
+    done = subprocess.run(
+        [sys.executable, "-c", FETCH, "some/base", commit(1)],
+        env=environment(folder, hub),
+        capture_output=True,
+        text=True,
+        timeout=60,
+    )
+    return Path(done.stdout.strip())
+
+
 def test_the_locked_commits_are_loaded_after_the_branches_moved(
     folder: Path, hub: Hub, base: dict[str, bytes], tmp_path: Path
 ):
@@ -125,14 +137,22 @@ def test_half_a_download_is_an_error_and_is_never_used(
     assert list(held) == []
 
     hub.faults.clear()
-    again = subprocess.run(
-        [sys.executable, "-c", FETCH, "some/base", commit(1)],
-        env=environment(folder, hub),
-        capture_output=True,
-        text=True,
-        timeout=60,
-    )
-    assert Path(again.stdout.strip()).read_bytes() == base["model.safetensors"]
+    assert fetch(folder, hub).read_bytes() == base["model.safetensors"]
+
+
+def test_a_downloaded_model_whose_bytes_are_others_is_a_drift(folder: Path, hub: Hub):
+    assert adapt(folder, hub, "lock", "mine.yaml").returncode == 0
+    fetched = fetch(folder, hub)
+    assert adapt(folder, hub, "lock", "mine.yaml", "--check", "--offline").returncode == 0
+    content = bytearray(fetched.read_bytes())
+    content[-1] ^= 1
+    fetched.resolve().write_bytes(content)
+
+    for words in (("lock", "mine.yaml", "--check", "--offline"), ("run", "mine.yaml", "--frozen")):
+        done = adapt(folder, hub, *words)
+        assert done.returncode == 5
+        assert "error[lock-drift]: model some/base file model.safetensors: sha256:" in done.stderr
+        assert done.stderr.count("error[") == 1
 
 
 def _half(content: bytes):

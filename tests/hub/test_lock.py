@@ -12,6 +12,7 @@ from pathlib import Path
 
 import pytest
 
+from engine.cli import explain
 from tests.hub import loopback
 from tests.hub.loopback import Hub, always, commit, digest, slow, times
 from tests.rules.golden import ROOT
@@ -94,7 +95,7 @@ def test_commits_and_digests_come_from_the_hub_without_a_download(folder: Path, 
         "model some/base file config.json": digest("config.json", b"{}"),
         "model some/base file model.safetensors": digest("model.safetensors", b"weights"),
     }
-    assert [path for path in hub.asked if "resolve" in path] == []
+    assert [path for path in hub.asked if not path.startswith("GET api/")] == []
 
 
 def test_planning_with_a_lock_asks_no_hub(folder: Path, hub: Hub):
@@ -184,6 +185,26 @@ def test_every_failing_name_is_told_at_once(folder: Path, hub: Hub):
     assert not (folder / "mine.lock.json").exists()
 
 
+def test_a_slip_in_a_locked_name_has_a_nearest_one(folder: Path, hub: Hub):
+    adapt(folder, hub, "lock", "mine.yaml")
+
+    done = adapt(folder, hub, "lock", "mine.yaml", "--set", "base.model=some/bas")
+    assert "  help: did you mean `some/base`?\n" in done.stderr
+
+
+def test_every_failure_has_a_page():
+    assert {code for code, _ in FAILURES.values()} | {"hub-offline"} <= set(explain.codes())
+
+
+def test_a_model_that_was_renamed_is_locked_under_the_name_of_the_recipe(folder: Path, hub: Hub):
+    hub.repos["models/some/renamed"] = hub.repos.pop("models/some/base")
+    new = {"Location": "/api/models/some/renamed?blobs=true"}
+    hub.faults["api/models/some/base"] = always(lambda h: h.send(b"", new, 307))
+
+    assert adapt(folder, hub, "lock", "mine.yaml").returncode == 0
+    assert facts(folder)["model some/base revision"] == commit(1)
+
+
 def test_a_gated_model_says_where_its_terms_are(folder: Path, hub: Hub):
     hub.repos["models/some/base"].token = TOKEN
 
@@ -200,6 +221,14 @@ def test_a_gated_dataset_says_where_its_terms_are(folder: Path, hub: Hub):
     done = adapt(folder, hub, "lock", "mine.yaml", HF_TOKEN="hf_of_somebody_else")
     assert f"accept the terms at {hub.url}/datasets/some/rows and set" in done.stderr
     assert "mine.yaml:3:29\n" in done.stderr
+
+
+def test_a_gated_model_whose_files_answer_slowly_is_not_waited_for(folder: Path, hub: Hub):
+    hub.repos["models/some/base"].token = TOKEN
+    hub.faults["resolve"] = slow(3)
+
+    done = adapt(folder, hub, "lock", "mine.yaml", HF_HUB_ETAG_TIMEOUT="1", HF_TOKEN=TOKEN)
+    assert "what the model `some/base` is: no answer in time" in done.stderr
 
 
 @pytest.mark.parametrize("status", [429, 503])
@@ -311,3 +340,48 @@ def test_locking_again_follows_the_branch(folder: Path, hub: Hub):
     done = adapt(folder, hub, "lock", "mine.yaml")
     assert f"  model some/base revision: {commit(1)} -> {commit(3)}\n" in done.stdout
     assert facts(folder)["model some/base revision"] == commit(3)
+
+
+def test_an_outage_during_a_check_is_no_drift(folder: Path, hub: Hub):
+    adapt(folder, hub, "lock", "mine.yaml")
+    hub.faults["api/"] = always(lambda h: h.refuse(503, Retry_After="0"))
+
+    done = adapt(folder, hub, "lock", "mine.yaml", "--check")
+    assert done.returncode == 1
+    assert done.stderr.count("error[hub-unavailable]") == 2
+
+
+def test_a_branch_and_a_commit_of_one_model_are_two_facts(folder: Path, hub: Hub):
+    hub.add("models/some/base", FILES, 3)
+    writer = f"generator: {{model: some/base, revision: {commit(1)}}}\n"
+    (folder / "mine.yaml").write_text(RECIPE + writer)
+
+    assert adapt(folder, hub, "lock", "mine.yaml").returncode == 0
+    found = facts(folder)
+    assert found["model some/base revision"] == commit(3)
+    assert found[f"model some/base@{commit(1)} revision"] == commit(1)
+    planned = adapt(folder, hub, "plan", "mine.yaml", "--json", "--frozen")
+    nodes = {node["id"]: node for node in json.loads(planned.stdout)["nodes"]}
+    assert nodes["train"]["params"]["revision"] == commit(3)
+    assert nodes["generate"]["params"]["generator"]["revision"] == commit(1)
+    adapt(folder, hub, "lock", "mine.yaml", "--offline")
+    assert facts(folder) == found
+
+
+def test_a_name_of_an_arm_is_told_at_the_arm(folder: Path, hub: Hub):
+    arms = "matrix:\n  plain: {}\n  other:\n    base.model: some/typo\n"
+    (folder / "mine.yaml").write_text(RECIPE + arms)
+
+    done = adapt(folder, hub, "lock", "mine.yaml")
+    assert done.stderr.count("error[") == 1
+    assert "  --> mine.yaml:10:17\n" in done.stderr
+
+
+def test_a_saved_plan_is_frozen_as_its_recipe_is(folder: Path, hub: Hub):
+    adapt(folder, hub, "lock", "mine.yaml")
+    adapt(folder, hub, "plan", "mine.yaml", "-o", "plan.json")
+
+    assert adapt(folder, hub, "plan", "plan.json", "--frozen").returncode == 0
+    done = adapt(folder, hub, "run", "plan.json", "--frozen", MAX_PIXELS="9")
+    assert done.returncode == 5
+    assert "environment MAX_PIXELS: none -> 9" in done.stderr
