@@ -40,6 +40,8 @@ def schema_named(name: str) -> dict[str, Any]:
     plugins = [f"{family}/{name}" for family, names in families.items() for name in names]
     if name == "bundle":
         return bundle.bundle()
+    if name == "benchmark-bundle":
+        return bundle.benchmark_bundle()
     if name in files:
         return schema.load(name)
     if name in plugins:
