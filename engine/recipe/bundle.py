@@ -6,6 +6,9 @@ with `# yaml-language-server: $schema=...` to complete names and settings and to
 An editor sees one file, the engine what it becomes with its parent. So what a section needs is not
 said at the section but once, under `then`, for files that are whole recipes: they have `recipe` and
 no `extends`. Items of lists need what they need in any file, for lists are never merged.
+
+A `${a.b}` in place of a number is marked as no number: admitting it everywhere would turn "expected
+a number" into "does not match a pattern", and no shipped recipe uses one there.
 """
 
 from __future__ import annotations
@@ -66,7 +69,7 @@ def _bundled(source: schema.Schema, name: str) -> Schema:
 
 def _choice(family: str) -> Schema:
     names = list(plugin.names(family))
-    listed = "; ".join(f"{name}: {_about(family, name)}" for name in names)
+    listed = "\n".join(f"{name}: {_about(family, name)}" for name in names)
     return {
         "type": "object",
         "properties": {"use": {"description": listed, "enum": names}},
@@ -122,6 +125,8 @@ def _for_editors(value: Any, root: schema.Schema) -> Any:
     is_schema = "type" in value or "properties" in value
     dropped = (*_OWN_KEYWORDS, "required") if is_schema else _OWN_KEYWORDS
     result: Schema = {k: _for_editors(v, root) for k, v in value.items() if k not in dropped}
+    if result.get("default", 0) is None:
+        del result["default"]  # yaml-language-server 1.x and 2.0 stop completing at a null default
     if isinstance(value.get("items"), Mapping):
         needs = _needs(value["items"], root)
         result["items"] = {"allOf": [result["items"], needs]} if needs else result["items"]
@@ -164,7 +169,7 @@ def _keys(
         yield at, {"$ref": here}
         inner = schema.resolved(item, root)
         if "x-family" not in inner:
-            below = item["$ref"] if "$ref" in item else here
+            below = item.get("$ref", here)
             yield from _keys(inner, root, at, f"{below}/properties")
 
 
