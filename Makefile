@@ -43,10 +43,11 @@ pocket: $(VENV)/.user
 	  $(BIN)/python -m tests.pocket.ship $$name .adapt/pocket || exit; \
 	done
 
-# Rewrites the golden plans and code fingerprints after a change on purpose; read the diff.
+# Rewrites the golden plans, code fingerprints and the reference after a change on purpose; read the diff.
 golden: $(VENV)/.dev
 	$(BIN)/adapt schema bundle > schemas/bundle.schema.json
 	$(BIN)/python -m tests.rules.golden
+	$(BIN)/python -m tests.rules.reference
 	$(BIN)/python -m tests.rules.screencast
 
 $(VENV)/.user: pyproject.toml constraints.txt
