@@ -1,4 +1,4 @@
-"""The verbs `init`, `validate` and `schema`, run as a user runs them."""
+"""The verb `validate`, run as a user runs it."""
 
 from __future__ import annotations
 
@@ -87,18 +87,6 @@ def test_validate_of_a_missing_file_is_a_wrong_request(
 ):
     assert main(["validate", "none.yaml"]) == 1
     assert "cannot read `none.yaml`" in capsys.readouterr().err
-
-
-@pytest.mark.parametrize("name", ["recipe", "bundle", "benchmark", "filters/image_size"])
-def test_schema_prints_json(name: str, capsys: pytest.CaptureFixture[str]):
-    assert main(["schema", name]) == 0
-
-    Draft202012Validator.check_schema(json.loads(capsys.readouterr().out))
-
-
-def test_schema_knows_the_nearest_name(capsys: pytest.CaptureFixture[str]):
-    assert main(["schema", "recip"]) == 1
-    assert "did you mean `recipe`?" in capsys.readouterr().err
 
 
 def test_help_of_the_verbs_imports_neither_yaml_nor_the_validator():
