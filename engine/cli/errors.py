@@ -43,10 +43,13 @@ def show(diagnostics: Iterable[Diagnostic], *, as_json: bool) -> None:
 
 
 def read_text(name: str) -> str | None:
-    """Return the text of a file that a span names, or None when it cannot be read."""
+    """Return the text of a file that a span names, or None when it cannot be read.
+
+    A byte-order mark is no column, and bytes that are no UTF-8 are shown as such.
+    """
     try:
-        return Path(name).read_text(encoding="utf-8")
-    except (OSError, UnicodeDecodeError):
+        return Path(name).read_text(encoding="utf-8-sig", errors="replace")
+    except (OSError, ValueError):
         return None
 
 

@@ -20,9 +20,11 @@ from engine import package_data
 from engine.diagnostics import Diagnostic, nearest
 from engine.recipe import spellings
 from engine.recipe.source import Place
-from engine.recipe.subject import Subject, shown
+from engine.recipe.subject import Subject, shortened, shown
 
 Schema = Mapping[str, Any]
+
+_MAX_HINTS = 200  # unknown keys of one section that are looked up: no file is read for more
 
 
 _TYPE_WORDS = {
@@ -153,21 +155,23 @@ def _schema_at(schema: Schema, path: list[Any]) -> Schema:
 
 def _unknown_keys(found: _Found, subject: Subject) -> list[Diagnostic]:
     known = list(resolved(found.schema, found.root).get("properties", {}))
-    return [
-        Diagnostic(
-            "unknown-key",
-            f"`{key}` is not a {_key_word(found.place, subject)} of {subject.section(found.place)}",
-            subject.key(*found.place, key),
-            spellings.hint_for_key(
-                key,
-                known,
-                _homes(key, found.root),
-                section=subject.name(found.place),
-                is_recipe=subject.is_recipe,
-            ),
-        )
-        for key in found.kind.unexpected
-    ]
+    whole = f"a {_key_word(found.place, subject)} of {subject.section(found.place)}"
+    result = []
+    for index, key in enumerate(found.kind.unexpected):
+        hint = _hint_for_key(key, known, found, subject) if index < _MAX_HINTS else None
+        message = f"`{shortened(key)}` is not {whole}"
+        result.append(Diagnostic("unknown-key", message, subject.key(*found.place, key), hint))
+    return result
+
+
+def _hint_for_key(key: str, known: list[str], found: _Found, subject: Subject) -> str | None:
+    return spellings.hint_for_key(
+        shortened(key),
+        known,
+        _homes(key, found.root),
+        section=subject.name(found.place),
+        is_recipe=subject.is_recipe,
+    )
 
 
 def _homes(key: str, root: Schema) -> list[str]:

@@ -150,6 +150,9 @@ class _Reader:
         except yaml.YAMLError as error:
             found = syntax.mistake(error, self.text, self.file, self.open_brackets)
             self.mistakes.append(found)
+        except UnicodeEncodeError as error:  # bytes of the command line that are no text
+            span = syntax.span_after(self.text[: error.start], self.file)
+            self._note("not-utf8", "this is not UTF-8 text", span, "write it in UTF-8")
         except _Stop:
             pass
         if self.mistakes or root is None:
@@ -226,7 +229,7 @@ class _Reader:
                 first = entries[key].key.line
                 self._note(
                     "duplicate-key",
-                    f"`{key}` is written twice in the same section",
+                    f"`{key[:60]}` is written twice in the same section",
                     span,
                     f"the first one is in line {first}; keep one of them",
                 )

@@ -65,5 +65,9 @@ def shown(value: Any) -> str:
         return "a section"
     if isinstance(value, list):
         return "a list"
-    text = json.dumps(value, ensure_ascii=False)
+    return shortened(json.dumps(value, ensure_ascii=False))
+
+
+def shortened(text: str) -> str:
+    """Return a text that fits into a sentence."""
     return text if len(text) <= 60 else text[:57] + "..."
