@@ -1,7 +1,7 @@
 """The same mistakes, each made in a file of every tool that can make it.
 
-`CORRECT` holds a small file per tool that the tool accepts; a mistake changes a few characters of it.
-A tool that has nothing alike (DVC has no fine-tuning method) is left out of that mistake.
+`CORRECT` holds a small file per tool that the tool accepts; a mistake changes a few characters of
+it. A tool that has nothing alike (DVC has no fine-tuning method) is left out of that mistake.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ training:
 benchmarks: {domain: [holdout]}
 """,
     "llamafactory": """\
-model_name_or_path: MODEL
+model_name_or_path: ./model
 stage: sft
 do_train: true
 finetuning_type: lora
@@ -43,7 +43,7 @@ overwrite_output_dir: true
 report_to: none
 """,
     "axolotl": """\
-base_model: MODEL
+base_model: ./model
 adapter: lora
 lora_r: 8
 lora_alpha: 16
@@ -60,6 +60,9 @@ gradient_accumulation_steps: 1
 num_epochs: 1
 optimizer: adamw_torch
 lr_scheduler: cosine
+lora_mlp_kernel: false
+lora_qkv_kernel: false
+lora_o_kernel: false
 special_tokens: {pad_token: <pad>}
 output_dir: ./made
 """,
@@ -152,9 +155,13 @@ MISTAKES = (
             "dvc": (("    cmd: cp", "    cdm: cp"),),
         },
         {**_all("learnign_rate", *TRAINERS), "dvc": "cdm"},
-        {"adapt": "`learning_rate`", "llamafactory": "`learning_rate", "dvc": "'cmd'",
-         "axolotl": "learning_rate"},
-    ),  # fmt: skip
+        {
+            "adapt": "`learning_rate`",
+            "llamafactory": "`learning_rate",
+            "dvc": "'cmd'",
+            "axolotl": "learning_rate",
+        },
+    ),
     _mistake(
         "peers-spelling",
         "a key as another tool spells it",
@@ -165,11 +172,21 @@ MISTAKES = (
             "dvc": (("    deps:", "    input:"),),
             "snakemake": (('input: "first', 'deps: "first'),),
         },
-        {"adapt": "cutoff_len", "llamafactory": "sequence_len", "axolotl": "cutoff_len",
-         "dvc": "input", "snakemake": "deps"},
-        {"adapt": "max_length", "llamafactory": "cutoff_len", "axolotl": "sequence_len",
-         "dvc": "'deps'", "snakemake": "'input'"},
-    ),  # fmt: skip
+        {
+            "adapt": "cutoff_len",
+            "llamafactory": "sequence_len",
+            "axolotl": "cutoff_len",
+            "dvc": "input",
+            "snakemake": "deps",
+        },
+        {
+            "adapt": "max_length",
+            "llamafactory": "cutoff_len",
+            "axolotl": "sequence_len",
+            "dvc": "'deps'",
+            "snakemake": "'input'",
+        },
+    ),
     _mistake(
         "wrong-type",
         "a word where a number belongs",
@@ -178,8 +195,8 @@ MISTAKES = (
             "dvc": (("frozen: false", "frozen: maybe"),),
             "snakemake": (("threads: 1", 'threads: "many"'),),
         },
-        {**_all("learning_rate", *TRAINERS), "dvc": "frozen", "snakemake": "threads"},
-        {**_all("number", *TRAINERS), "dvc": "bool", "snakemake": "int"},
+        {**_all("learning_rate|fast", *TRAINERS), "dvc": "frozen", "snakemake": "threads|many"},
+        {**_all("number|float", *TRAINERS), "dvc": "bool", "snakemake": "int"},
     ),
     _mistake(
         "unknown-method",
@@ -189,40 +206,47 @@ MISTAKES = (
             "llamafactory": (("finetuning_type: lora", "finetuning_type: loara"),),
             "axolotl": (("adapter: lora", "adapter: loara"),),
         },
-        _all("loara", *TRAINERS),
+        _all("loara|fine-tuning method", *TRAINERS),
         {"adapt": ("`lora`", "'lora'", '"lora"'), **_all("'lora'", "llamafactory", "axolotl")},
     ),
     _mistake(
         "out-of-range",
         "a value out of its range (`-1.0`)",
         dict.fromkeys(TRAINERS, (("learning_rate: 1.0e-4", "learning_rate: -1.0"),)),
-        _all("learning_rate", *TRAINERS),
-        _all("0", *TRAINERS),
+        _all("learning_rate|learning rate", *TRAINERS),
+        _all("greater than|at least|above|more than|minimum|positive", *TRAINERS),
     ),
     _mistake(
         "duplicate-key",
         "a key twice",
         {
             **dict.fromkeys(
-                TRAINERS, (("warmup_ratio: 0.1\n", "warmup_ratio: 0.1\nTWICElearning_rate: 3.0e-4\n"),)
+                TRAINERS,
+                (("warmup_ratio: 0.1\n", "warmup_ratio: 0.1\nTWICElearning_rate: 3.0e-4\n"),),
             ),
-            "dvc": (("    frozen: false\n", "    frozen: false\n    cmd: cp first.txt other.txt\n"),),
+            "dvc": (
+                ("    frozen: false\n", "    frozen: false\n    cmd: cp first.txt other.txt\n"),
+            ),
             "snakemake": (("    threads: 1\n", "    threads: 1\n    threads: 2\n"),),
         },
         {**_all("learning_rate", *TRAINERS), "dvc": "cmd", "snakemake": "threads"},
-    ),  # fmt: skip
+    ),
     _mistake(
         "missing-key",
         "a required key left out",
         {
             "adapt": (("  model: pocket/base\n", ""),),
-            "llamafactory": (("model_name_or_path: MODEL\n", ""),),
-            "axolotl": (("base_model: MODEL\n", ""),),
+            "llamafactory": (("model_name_or_path: ./model\n", ""),),
+            "axolotl": (("base_model: ./model\n", ""),),
             "dvc": (("    cmd: cp first.txt second.txt\n", ""),),
         },
-        {"adapt": "model", "llamafactory": "model_name_or_path", "axolotl": "base_model",
-         "dvc": "cmd"},
-    ),  # fmt: skip
+        {
+            "adapt": "model",
+            "llamafactory": "model_name_or_path",
+            "axolotl": "base_model",
+            "dvc": "cmd",
+        },
+    ),
     _mistake(
         "missing-data",
         "data that is not there",
@@ -233,9 +257,14 @@ MISTAKES = (
             "dvc": (("      - first.txt\n    frozen", "      - firzt.txt\n    frozen"),),
             "snakemake": (('input: "first.txt"', 'input: "firzt.txt"'),),
         },
-        {"adapt": "picturez", "llamafactory": "rowz", "axolotl": "rowz", "dvc": "firzt",
-         "snakemake": "firzt"},
-    ),  # fmt: skip
+        {
+            "adapt": "picturez",
+            "llamafactory": "rowz",
+            "axolotl": "rowz",
+            "dvc": "firzt",
+            "snakemake": "firzt",
+        },
+    ),
     _mistake(
         "tab",
         "a tab in the indentation",
@@ -246,7 +275,7 @@ MISTAKES = (
             "dvc": (("      - first.txt\n    frozen", "\t- first.txt\n    frozen"),),
             "snakemake": (('    input: "first.txt"', '\tinput: "first.txt"'),),
         },
-        _all("tab", "adapt", "llamafactory", "axolotl", "dvc", "snakemake"),
+        _all("tab|\\t", "adapt", "llamafactory", "axolotl", "dvc", "snakemake"),
         _all("space", "adapt", "llamafactory", "axolotl", "dvc", "snakemake"),
     ),
     _mistake(
@@ -266,19 +295,34 @@ MISTAKES = (
         "three of them in one file",
         {
             "adapt": (("warmup_ratio", "warmup_ratoi"), ("lora", "loara"), ("1.0e-4", "fast")),
-            "llamafactory": (("warmup_ratio", "warmup_ratoi"), ("lora", "loara"), ("1.0e-4", "fast")),
-            "axolotl": (("warmup_ratio", "warmup_ratoi"), ("r: lora", "r: loara"), ("1.0e-4", "fast")),
-            "dvc": (("    deps", "    dpes"), ("frozen: false", "frozen: maybe"), ("${rate}", "${rat}")),
-            "snakemake": (('input: "first', 'inptu: "first'), ("threads: 1", 'threads: "many"'),
-                          ('config["rate"]', 'config["rat"]')),
+            "llamafactory": (
+                ("warmup_ratio", "warmup_ratoi"),
+                ("lora", "loara"),
+                ("1.0e-4", "fast"),
+            ),
+            "axolotl": (
+                ("warmup_ratio", "warmup_ratoi"),
+                ("r: lora", "r: loara"),
+                ("1.0e-4", "fast"),
+            ),
+            "dvc": (
+                ("    deps", "    dpes"),
+                ("frozen: false", "frozen: maybe"),
+                ("${rate}", "${rat}"),
+            ),
+            "snakemake": (
+                ('input: "first', 'inptu: "first'),
+                ("threads: 1", 'threads: "many"'),
+                ('config["rate"]', 'config["rat"]'),
+            ),
         },
         {
             **dict.fromkeys(TRAINERS, ("warmup_ratoi", "loara", "fast")),
             "dvc": ("dpes", "frozen", "rat}"),
             "snakemake": ("inptu", "threads", "'rat'"),
         },
-    ),  # fmt: skip
-)  # fmt: skip
+    ),
+)
 
 
 def text(tool: str, mistake: Mistake | None) -> str:
