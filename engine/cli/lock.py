@@ -6,7 +6,6 @@ import argparse
 import json
 import os
 from collections.abc import Iterator, Mapping
-from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -23,13 +22,11 @@ from engine.recipe.model import Experiment, Recipe
 from engine.runtime.digests import DigestCache
 from engine.runtime.store import Store
 
-ASKED_AT_ONCE = 8
 # Files of a model that are read when it is loaded; a picture in its page moves no result.
 _LOADED = (".json", ".safetensors", ".jinja", ".txt", ".model", ".bin", ".py", ".tiktoken")
 
 Asked = Mapping[Reference, Span | None]
 Answers = dict[Reference, Snapshot]
-Revisions = Mapping[Reference, str | None]
 
 
 @dataclass(frozen=True, slots=True)
@@ -148,26 +145,12 @@ def _ask(found: Locking) -> tuple[Answers, list[Diagnostic]]:
         return {}, [_diagnostic(found, r, hub.offline(r.kind, r.name)) for r in unknown]
     answers: Answers = {}
     mistakes: list[Diagnostic] = []
-    for reference, answer in _answers({ref: ref.revision for ref in found.asked}):
+    for reference, answer in hub.snapshots({ref: ref.revision for ref in found.asked}).items():
         if isinstance(answer, HubError):
             mistakes.append(_diagnostic(found, reference, answer))
         else:
             answers[reference] = answer
     return answers, mistakes
-
-
-def _answers(revisions: Revisions) -> Iterator[tuple[Reference, Snapshot | HubError]]:
-    """Ask the hub for each reference at a revision, several at once."""
-    with ThreadPoolExecutor(ASKED_AT_ONCE) as pool:
-        yield from zip(revisions, pool.map(_answer, revisions.items()), strict=True)
-
-
-def _answer(asked: tuple[Reference, str | None]) -> Snapshot | HubError:
-    reference, revision = asked
-    try:
-        return hub.snapshot(reference.kind, reference.name, revision)
-    except HubError as error:
-        return error
 
 
 def _diagnostic(found: Locking, reference: Reference, error: HubError) -> Diagnostic:
@@ -252,7 +235,7 @@ def _moved(found: Locking, held: Facts) -> tuple[list[Diagnostic], list[str]]:
     problems = list(_lost(found, held, commits))
     news, recipe = [], found.planned.recipe
     branches = {ref: ref.revision for ref in commits if not ref.is_exact}
-    for reference, answer in _answers(branches):
+    for reference, answer in hub.snapshots(branches).items():
         drift = _drift(reference, held, answer)
         if isinstance(answer, HubError):
             problems.append(_diagnostic(found, reference, answer))
@@ -264,11 +247,13 @@ def _moved(found: Locking, held: Facts) -> tuple[list[Diagnostic], list[str]]:
     return list(dict.fromkeys(problems)), news
 
 
-def _lost(found: Locking, held: Facts, commits: Revisions) -> Iterator[Diagnostic]:
+def _lost(
+    found: Locking, held: Facts, commits: Mapping[Reference, str | None]
+) -> Iterator[Diagnostic]:
     """Yield the locked commits that the hub no longer has, or has with other files."""
     recipe = found.planned.recipe
     hint = "the hub says something else of the same commit: do not trust either"
-    for reference, answer in _answers(commits):
+    for reference, answer in hub.snapshots(commits).items():
         if isinstance(answer, HubError):
             yield _diagnostic(found, reference, answer)
             continue
