@@ -63,7 +63,7 @@ def snapshot(kind: str, name: str, revision: str | None) -> Snapshot:
 
 
 def snapshots(revisions: Mapping[Reference, str | None]) -> dict[Reference, Snapshot | HubError]:
-    """Return each model or dataset at a revision, or why it cannot be had; asks for several at once.
+    """Return each model or dataset at a revision, or why it cannot be had, asked at once.
 
     The threads are daemons: Ctrl-C must not wait for a hub that does not answer.
     """
