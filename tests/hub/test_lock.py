@@ -186,6 +186,17 @@ def test_every_failing_name_is_told_at_once(folder: Path, hub: Hub):
     assert not (folder / "mine.lock.json").exists()
 
 
+def test_what_is_missing_here_and_at_the_hub_is_told_at_once(folder: Path, hub: Hub):
+    hub.repos.pop("models/some/base")
+    source = "{use: image_folder, path: ./nowhere}"
+    text = "\n".join(f"source: {source}" if "use: hub" in x else x for x in RECIPE.split("\n"))
+    (folder / "mine.yaml").write_text(text)
+
+    done = adapt(folder, hub, "lock", "mine.yaml", "--json")
+    found = json.loads(done.stdout)["diagnostics"]
+    assert [item["code"] for item in found] == ["not-found", "hub-not-found"]
+
+
 def test_a_slip_in_a_locked_name_has_a_nearest_one(folder: Path, hub: Hub):
     adapt(folder, hub, "lock", "mine.yaml")
 
