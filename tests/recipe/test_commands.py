@@ -75,10 +75,10 @@ def test_validate_writes_sarif(folder: Path, capsys: pytest.CaptureFixture[str])
 
 
 def test_validate_fix_tidies_and_then_checks(folder: Path, capsys: pytest.CaptureFixture[str]):
-    path = written(folder, "recipe: 1   # one\nname: x\nbase:\n\tmodle: y")
+    path = written(folder, "recipe: 1   # one\nname: x\nbase:\n\tcolour: y")
 
     assert main(["validate", path, "--fix"]) == 1
-    assert (folder / path).read_text() == "recipe: 1   # one\nname: x\nbase:\n  modle: y\n"
+    assert (folder / path).read_text() == "recipe: 1   # one\nname: x\nbase:\n  colour: y\n"
     assert "unknown-key" in capsys.readouterr().err
 
 
