@@ -6,11 +6,12 @@ import argparse
 import json
 import os
 import shutil
+from collections.abc import Mapping
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from engine.cli import outlays, planning, saved, settings, tables
+from engine.cli import frozen, ingredients, outlays, planning, saved, settings, tables
 from engine.cli.outlays import Outlay
 from engine.cli.planning import Planned
 from engine.forecast import Fleet
@@ -29,6 +30,7 @@ def add_parser(subparsers: Any) -> None:
         "plan", help="show what a run would do, why, and what it will take", allow_abbrev=False
     )
     planning.add_recipe(parser)
+    frozen.add_flag(parser)
     parser.add_argument(
         "-o", dest="output", metavar="FILE", help="save the plan, for `adapt run FILE`"
     )
@@ -44,6 +46,8 @@ def run(args: argparse.Namespace) -> int:
     fleet = outlays.fleet_of(args)
     store = Store(settings.store_path(args, os.environ))
     planned = planning.requested(args.recipe, args.overrides, store)
+    if args.frozen:
+        frozen.refuse_drift(planned, args, os.environ, reads_models=False)
     if args.output is not None:
         saved.write(Path(args.output), planned.plan, planned.recipe, planned.overrides)
     return show(args, planned, store, fleet)
@@ -70,7 +74,8 @@ def rendered(args: argparse.Namespace, planned: Planned, view: View, found: Outl
     if form != "text":
         return _drawn(form, planned, chosen, found)
     if args.why is not None:
-        return why_text(chosen[0], found)
+        states = {item.node.id: item.state for item in view.nodes}
+        return why_text(chosen[0], found, states)
     width = shutil.get_terminal_size((100, 24)).columns
     recipe, totals = planned.plan.recipe, outlays.totals(found)
     return tables.plan_text(recipe, view.nodes, found.forecasts, totals, width)
@@ -127,13 +132,15 @@ def node_json(item: NodeOutlook, *, with_changes: bool = False) -> dict[str, Any
     return found
 
 
-def why_text(item: NodeOutlook, found: Outlay) -> str:
-    """Return how a node differs from the nearest stored one, and what its numbers stand on."""
+def why_text(item: NodeOutlook, found: Outlay, states: Mapping[str, str]) -> str:
+    """Return how a node differs from the nearest stored one, what it is made of and will take."""
     node = item.node
     lines = [f"{node.id}: {item.state}; {item.reason}", f"  key {node.key}"]
     if item.state != CACHED and item.changes:
         lines.append(f"  against the nearest stored result of stage `{node.stage}`:")
         lines.extend(f"    {change}" for change in item.changes)
+    lines.append("  made of:")
+    lines.extend(f"    {tables.visible(line)}" for line in ingredients.lines(node, states))
     forecast = found.forecasts[node.id]
     cells = plan_card.cells_of(forecast)
     if cells or forecast.note:

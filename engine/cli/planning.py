@@ -8,15 +8,19 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cache, partial
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from engine import package_data
-from engine.cli import overrides
+from engine.cli import locked, overrides
 from engine.cli.compiled import CompiledPlans, default_folder
 from engine.diagnostics import Diagnostic, RequestError, Span, nearest
 from engine.plan import graph
 from engine.plan.stage import Node, Plan
 from engine.runtime.digests import DigestCache
 from engine.runtime.store import Store
+
+if TYPE_CHECKING:
+    from engine.recipe.model import Experiment
 
 _RECIPES = "recipes"
 
@@ -78,14 +82,20 @@ def load_plan(recipe: str, changes: Sequence[str], store: Store) -> Planned:
 
 
 def compile_recipe(recipe: Path, changes: Sequence[str], digests: DigestCache) -> Plan:
-    """Read, check and compile a recipe."""
+    """Read, check and compile a recipe, with the commits of its lock if there is one."""
+    from engine.recipe.load import load_experiment
+
+    experiment = locked.pinned(load_experiment(recipe, changes), locked.facts(recipe))
+    return compile_experiment(recipe, experiment, digests)
+
+
+def compile_experiment(recipe: Path, experiment: Experiment, digests: DigestCache) -> Plan:
+    """Compile what a recipe says, if it fits the models that it names."""
     from engine.catalog import LocalPins
     from engine.forecast import fit
     from engine.models._known import finder_of
     from engine.pipeline import compile_plan
-    from engine.recipe.load import load_experiment
 
-    experiment = load_experiment(recipe, changes)
     fit.check(experiment, finder_of(recipe.parent, os.environ))
     pins = LocalPins(recipe.parent, digests.digest_file)
     return compile_plan(experiment, pins, cache(partial(portable_name, recipe.parent)))

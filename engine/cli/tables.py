@@ -4,15 +4,17 @@ from __future__ import annotations
 
 import unicodedata
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from engine.plan.estimate import Forecast
 from engine.rendering import plan_card, verdicts
 from engine.rendering.plan_text import Totals
 from engine.rendering.plan_text import body as plan_text_body
 from engine.rendering.summary import FUNNEL
-from engine.runtime.events import NodeStatus, RunStatus
 from engine.runtime.outlook import CACHED, NodeOutlook
+
+if TYPE_CHECKING:
+    from engine.runtime.events import NodeStatus, RunStatus
 
 STEERING = {"Cc", "Cs", "Zl", "Zp"}  # categories of controls, surrogates, line separators
 TURNING = {*range(0x202A, 0x202F), *range(0x2066, 0x206A)}  # they reorder the text around them

@@ -42,11 +42,14 @@ def experiment_of(raw: Mapping[str, Any], folder: Path) -> Experiment:
 def _experiment(tree: Node, folder: Path, mistakes: list[Diagnostic]) -> Experiment:
     loader = _Loader(folder, mistakes)
     recipes = []
-    for arm, arm_tree in _arms(tree, mistakes):
-        known = list(mistakes)
+    arms = _arms(tree, mistakes)
+    known = set(mistakes)
+    for arm, arm_tree in arms:
+        num_before = len(mistakes)
         recipes.append((arm, loader.recipe(arm_tree)))
-        own = [item for item in mistakes[len(known) :] if item not in known]
-        mistakes[len(known) :] = [_told(item, arm, tree) for item in own]
+        own = [item for item in mistakes[num_before:] if item not in known]
+        mistakes[num_before:] = [_told(item, arm, tree) for item in own]
+        known.update(mistakes[num_before:])
     if mistakes:
         raise RequestError(*dict.fromkeys(mistakes))
     bound = {arm: recipe for arm, recipe in recipes if recipe is not None}
@@ -111,10 +114,10 @@ class _Loader:
     ) -> None:
         """Note every way in which the sections that no earlier arm had break the schema."""
         first, self._first = self._first, self._first or sections
-        is_arm = first is not None and first.keys() == sections.keys()
+        is_arm = first is not None
         part: Any = tree.plain() if not is_arm else None
-        if first is not None and is_arm:
-            part = {name: s.instance for name, s in sections.items() if s is not first[name]}
+        if first is not None:
+            part = {n: s.instance for n, s in sections.items() if s is not first.get(n)}
         frame = self._open_frame if is_arm else self._frame
         of_frame = schema.mistakes(part, frame, subject)
         self._is_well_formed &= not of_frame

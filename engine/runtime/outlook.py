@@ -12,12 +12,11 @@ from engine.plan import diff, graph
 from engine.plan.diff import Change
 from engine.plan.estimate import Estimate, Measurement, Past, Stored, estimate
 from engine.plan.stage import Node, Plan
-from engine.runtime import events, runs
 from engine.runtime.store import Store
+from engine.runtime.timings import measurements
 
 CACHED = "cached"
 WILL_RUN = "will run"
-_RUNS_LOOKED_AT = 20
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,35 +69,6 @@ def look(plan: Plan, store: Store) -> View:
         found.append(NodeOutlook(node, WILL_RUN, reason, changed or (), guess))
     stored = {key: _stored(artifact) for key, artifact in artifacts.items()}
     return View(found, measured, stored)
-
-
-def measurements(store: Store) -> list[Measurement]:
-    """Return what nodes took in the newest runs, in order of time."""
-    found = []
-    worked = [run for run in runs.all_runs(store) if (run.path / "logs").exists()]
-    for run in worked[-_RUNS_LOOKED_AT:]:
-        facts = run.facts()
-        device = facts.get("settings", {}).get("device", "cpu")
-        log, _ = events.read(run.events_path)
-        found += [
-            _measurement(facts["recipe"], run.id, device, event)
-            for event in log
-            if isinstance(event, events.NodeFinished)
-        ]
-    return found
-
-
-def _measurement(recipe: str, run: str, device: str, event: events.NodeFinished) -> Measurement:
-    return Measurement(
-        recipe=recipe,
-        node=event.node,
-        stage=event.node.split("/", maxsplit=1)[0].split("@", maxsplit=1)[0],
-        wall_s=event.wall_s,
-        peak_memory_gb=event.peak_memory_gb,
-        run=run,
-        counts=event.counts,
-        device=device,
-    )
 
 
 def _artifacts(plan: Plan, store: Store) -> dict[str, Artifact]:

@@ -182,6 +182,16 @@ def test_why_prints_the_basis_of_every_number(tmp_path: Path, capsys: pytest.Cap
     adapt_plan(tmp_path, QUICKSTART, "--why", "collect")
 
     assert capsys.readouterr().out.splitlines()[2:] == [
+        "  made of:",
+        "    stage    collect, version 1, seed 42",
+        "    asked by quickstart.yaml:7",
+        "    pin      source  null",
+        '    param    source.use: "pocket"',
+        "    param    source.version: 2",
+        '    param    source.world: "cells"',
+        "    param    source.num_rows: 1500",
+        '    param    source.split: "train"',
+        "    param    source.seed: 0",
         "  what it will take:",
         "    rows 1,500: recipe: num_rows",
         "    images 1,500: recipe: num_rows",

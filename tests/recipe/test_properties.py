@@ -11,7 +11,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from engine import package_data
-from engine.diagnostics import Diagnostic, RequestError
+from engine.diagnostics import Diagnostic, RequestError, Span
 from engine.recipe.load import load_experiment
 from engine.recipe.source import Node, places, read
 
@@ -90,16 +90,17 @@ def told(path: Path) -> tuple[Diagnostic, ...]:
     return ()
 
 
-def is_place(item: Diagnostic, path: Path) -> bool:
-    """Tell whether a diagnostic about the edited file points into it."""
-    span = item.span
+def is_place(span: Span | None, path: Path) -> bool:
+    """Tell whether a place in the edited file is one that an editor can show."""
     if span is None or Path(span.file).name != path.name or span.line == 0:
         return True
-    rows = path.read_text("utf-8").split("\n")
-    return 0 < span.line <= len(rows) + 1 and 0 < span.column <= MAX_COLUMN
+    rows = path.read_text("utf-8", errors="replace").splitlines() or [""]
+    return 0 < span.line <= len(rows) and 0 < span.column <= len(rows[span.line - 1]) + 1
 
 
-MAX_COLUMN = 100_000
+def are_places(item: Diagnostic, path: Path) -> bool:
+    """Tell whether a mistake and its notes stand in the text of the edited file."""
+    return all(is_place(span, path) for span in (item.span, *(n.span for n in item.notes)))
 
 
 @pytest.fixture(scope="module")
@@ -117,7 +118,15 @@ def test_an_edited_recipe_is_loaded_or_refused_with_places(path: Path, text: str
     found = told(path)
 
     assert time.process_time() - started < SLOW_S
-    assert [item for item in found if not is_place(item, path)] == []
+    assert [item for item in found if not are_places(item, path)] == []
+
+
+@FIXED
+@given(blob=st.binary(max_size=200))
+def test_any_bytes_are_loaded_or_refused_with_places(path: Path, blob: bytes):
+    path.write_bytes(blob)
+
+    assert [item for item in told(path) if not are_places(item, path)] == []
 
 
 @FIXED
