@@ -1,7 +1,7 @@
-"""The least a planner in Python can cost: read YAML, check a schema, make keys, remember the result.
+"""The least a planner in Python can cost: read YAML, check a schema, make keys, remember them.
 
-`python floor.py help|plan|warm FILE`. No spans, no plug-ins, no store, no reasons: not a product but
-a limit to compare with. It stands alone, so that starting it loads nothing of the engine.
+`python floor.py plan|warm FILE`. No spans, no plug-ins, no store, no reasons: a limit to compare
+with, not a product. It stands alone, so that starting it loads nothing of the engine.
 """
 
 import hashlib

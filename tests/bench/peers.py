@@ -54,14 +54,14 @@ INSTALLS: Mapping[str, tuple[tuple[str, ...], ...]] = {
             "gcsfs==2025.10.0", "adlfs==2026.2.0", "ocifs==1.3.2", "zstandard==0.22.0", "fastcore",
             "langdetect==1.0.9", "immutabledict==4.2.0", "antlr4-python3-runtime==4.13.2",
             "schedulefree==1.4.1", "posthog==6.7.11", "mistral-common==1.11.5", "typer==0.25.1",
-            "click", "responses",
+            "click", "responses", "wandb", "triton>=3.4.0",
         ),
     ),
 }  # fmt: skip
 
 
 def ready(work: Path, name: str) -> Path | None:
-    """Return the folder of a tool's commands, installed when it has to be; None when it cannot be."""
+    """Return the folder of a tool's commands, installed when needed; None when it cannot be."""
     home = work / "venvs" / name
     stamp = home / ".installed"
     wanted = repr(INSTALLS[name])

@@ -1,4 +1,4 @@
-"""What it costs to ask: help, validation, a plan, a run with nothing to do - ours beside other tools.
+"""What it costs to ask: help, validation, a plan, a difference; ours beside other tools.
 
     python -m tests.bench.plan_speed --work /tmp/bench            everything, about twelve minutes
     python -m tests.bench.plan_speed --work /tmp/bench --only ours      no other tool, two minutes
@@ -147,7 +147,7 @@ def snakemake_cases(work: Path, binaries: Path) -> list[Case]:
     done = projects.snakemake(work / "projects" / "snakemake-done")
     wild = projects.snakemake_wildcards(work / "projects" / "snakemake-wildcards")
     rules = projects.snakemake_rules(work / "projects" / "snakemake-rules")
-    cost(["snakemake", "--cores", "1", "--quiet", "all"], folder=done, environ=environ)
+    cost(["snakemake", "--cores", "1", "-q"], folder=done, environ=environ)
     rows = [
         ("help", "--help", new, 99, ""),
         ("validate", "--list-rules", new, 99, ""),
@@ -155,8 +155,8 @@ def snakemake_cases(work: Path, binaries: Path) -> list[Case]:
         ("plan again", "--dry-run", done, 99, ", all done"),
         ("nothing to do", "--cores 1", done, 99, ""),
         ("difference", "--dry-run --config third=2", done, 99, ""),
-        ("10,000 nodes", "--dry-run --quiet all", wild, 3, ", ten rules over a wildcard"),
-        ("10,000 nodes", "--dry-run --quiet all", rules, 1, ", a rule for each"),
+        ("10,000 nodes", "--dry-run -q", wild, 3, ", ten rules over a wildcard"),
+        ("10,000 nodes", "--dry-run -q", rules, 2, ", a rule for each"),
     ]
     return [
         Case(q, "snakemake", f"snakemake {a}{note}", ["snakemake", *a.split()], f, environ, most=n)

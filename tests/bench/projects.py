@@ -1,9 +1,9 @@
 """The same work written for each tool: nine tasks in a diamond, and ten thousand in chains.
 
 Nine tasks: three in a row, a fan-out of four, a join, an end. Each writes one small JSON file with
-its own parameter. Ten thousand: a thousand chains of ten. Ours is a recipe, whose tasks are not free
-to choose: the quickstart (17 nodes), and arms that change its data (all nodes anew) or only its
-training (the data is shared).
+its own parameter. Ten thousand: a thousand chains of ten. Ours is a recipe, whose tasks are not
+free to choose: the quickstart (17 nodes), and arms that change its data (all nodes anew) or only
+its training (the data is shared).
 """
 
 from __future__ import annotations
@@ -61,10 +61,9 @@ def dvc(folder: Path, environ: Mapping[str, str], *, is_large: bool = False) -> 
     fresh(folder)
     stages: dict[str, object] = {}
     for name, needs in (_chains() if is_large else NEEDS).items():
-        value = "" if is_large else f',"value":${{{name}}}'
-        text = f'{{"task":"{name}"{value}}}'
+        text = f'"task":"{name}"' + ("" if is_large else f',"value":${{{name}}}')
         stages[name] = {
-            "cmd": f"printf '{text}' > made/{name}.json",
+            "cmd": f"printf '{{{text}}}' > made/{name}.json",
             "deps": [f"made/{need}.json" for need in needs],
             "outs": [f"made/{name}.json"],
         } | ({} if is_large else {"params": [name]})

@@ -1,7 +1,7 @@
 """The same mistakes, each made in a file of every tool that can make it.
 
-`CORRECT` holds a small file per tool that the tool accepts; a mistake changes a few characters of it.
-A tool that has nothing alike (DVC has no fine-tuning method) is left out of that mistake.
+`CORRECT` holds a small file per tool that the tool accepts; a mistake changes a few characters of
+it. A tool that has nothing alike (DVC has no fine-tuning method) is left out of that mistake.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ training:
 benchmarks: {domain: [holdout]}
 """,
     "llamafactory": """\
-model_name_or_path: MODEL
+model_name_or_path: ./model
 stage: sft
 do_train: true
 finetuning_type: lora
@@ -43,7 +43,7 @@ overwrite_output_dir: true
 report_to: none
 """,
     "axolotl": """\
-base_model: MODEL
+base_model: ./model
 adapter: lora
 lora_r: 8
 lora_alpha: 16
@@ -60,6 +60,9 @@ gradient_accumulation_steps: 1
 num_epochs: 1
 optimizer: adamw_torch
 lr_scheduler: cosine
+lora_mlp_kernel: false
+lora_qkv_kernel: false
+lora_o_kernel: false
 special_tokens: {pad_token: <pad>}
 output_dir: ./made
 """,
@@ -192,8 +195,8 @@ MISTAKES = (
             "dvc": (("frozen: false", "frozen: maybe"),),
             "snakemake": (("threads: 1", 'threads: "many"'),),
         },
-        {**_all("learning_rate", *TRAINERS), "dvc": "frozen", "snakemake": "threads"},
-        {**_all("number", *TRAINERS), "dvc": "bool", "snakemake": "int"},
+        {**_all("learning_rate|fast", *TRAINERS), "dvc": "frozen", "snakemake": "threads|many"},
+        {**_all("number|float", *TRAINERS), "dvc": "bool", "snakemake": "int"},
     ),
     _mistake(
         "unknown-method",
@@ -203,15 +206,15 @@ MISTAKES = (
             "llamafactory": (("finetuning_type: lora", "finetuning_type: loara"),),
             "axolotl": (("adapter: lora", "adapter: loara"),),
         },
-        _all("loara", *TRAINERS),
+        _all("loara|fine-tuning method", *TRAINERS),
         {"adapt": ("`lora`", "'lora'", '"lora"'), **_all("'lora'", "llamafactory", "axolotl")},
     ),
     _mistake(
         "out-of-range",
         "a value out of its range (`-1.0`)",
         dict.fromkeys(TRAINERS, (("learning_rate: 1.0e-4", "learning_rate: -1.0"),)),
-        _all("learning_rate", *TRAINERS),
-        _all("0", *TRAINERS),
+        _all("learning_rate|learning rate", *TRAINERS),
+        _all("greater than|at least|above|more than|minimum|positive", *TRAINERS),
     ),
     _mistake(
         "duplicate-key",
@@ -233,8 +236,8 @@ MISTAKES = (
         "a required key left out",
         {
             "adapt": (("  model: pocket/base\n", ""),),
-            "llamafactory": (("model_name_or_path: MODEL\n", ""),),
-            "axolotl": (("base_model: MODEL\n", ""),),
+            "llamafactory": (("model_name_or_path: ./model\n", ""),),
+            "axolotl": (("base_model: ./model\n", ""),),
             "dvc": (("    cmd: cp first.txt second.txt\n", ""),),
         },
         {
@@ -272,7 +275,7 @@ MISTAKES = (
             "dvc": (("      - first.txt\n    frozen", "\t- first.txt\n    frozen"),),
             "snakemake": (('    input: "first.txt"', '\tinput: "first.txt"'),),
         },
-        _all("tab", "adapt", "llamafactory", "axolotl", "dvc", "snakemake"),
+        _all("tab|\\t", "adapt", "llamafactory", "axolotl", "dvc", "snakemake"),
         _all("space", "adapt", "llamafactory", "axolotl", "dvc", "snakemake"),
     ),
     _mistake(

@@ -11,15 +11,19 @@ from tests.bench.errors.mistakes import MISTAKES
 HEAD = """\
 # The same mistakes, given to several tools
 
-Written by `python -m tests.bench.errors.run`; do not edit. Each tool got a correct file, which it accepted (a short
-training, a preparation, a pipeline, a plan), and then the same file with one mistake made in it (mistakes.py). The
-marks below are found in the text by the same rules for every tool (reading.py): **key** the message names what is
-wrong; **line** of the user's file (give or take one, as some point at the value below a key), **column**; **excerpt** that line is quoted; **caret** a `^` under it; **fix** the
-message holds the right word; *traceback* a Python traceback is printed; *accepted* exit code 0. Times are processor
-seconds until the command ended, of one run.
+Written by `python -m tests.bench.errors.run`; do not edit. Each tool got a correct file, which it
+accepted (one step of training, a pipeline, a plan), and then the same file with one mistake made in
+it (mistakes.py). The marks are found in the text by the same rules for every tool (reading.py):
 
-To measure again: `python -m tests.bench.errors.run --work FOLDER` (all tools, installed below FOLDER by pip), or
-`--only adapt` for ours alone, half a minute; the other tools' results are kept in `results.json`.
+- **key**: the message names what is wrong;
+- **line**: a line of the user's file, give or take one (some point below a key); **column**;
+- **excerpt**: that line is quoted; **caret**: a `^` on a line of its own;
+- **fix**: the message holds what would be right, counted where something can be offered;
+- *traceback*: a Python traceback is printed; *accepted*: the exit code is 0.
+
+Times are processor seconds until the command ended, of one run. To measure again:
+`python -m tests.bench.errors.run --work FOLDER` (all tools, installed below FOLDER by pip), or with
+`--only adapt` ours alone, in ten seconds: the results of the others are kept in `results.json`.
 """
 MARKS = {
     "has_line": "line",
@@ -39,7 +43,8 @@ def written(found: Mapping[str, Any]) -> str:
 
 def _tools(found: Mapping[str, Any]) -> str:
     rows = [
-        f"| {name} | {tool['version']} | `{tool['command']}` | {tool['correct']['cpu_s']} s | {tool['date']} |"
+        f"| {name} | {tool['version']} | `{tool['command']}` | {tool['correct']['cpu_s']} s "
+        f"| {tool['date']} |"
         for name, tool in found.items()
     ]
     head = "| tool | version | asked with | the correct file | measured |\n|---|---|---|---|---|\n"

@@ -16,8 +16,9 @@ _FRAME = re.compile(r'^\W*File "([^"]+)", line \d+')
 _CARETS = re.compile(r"^[\s|.:]*\^+\s*$")
 _MARGIN = r"^[\s\d|\u2502>:]*"  # what stands before a quoted line
 _STAMP = re.compile(
-    r"\[?\d{4}-\d\d-\d\d[ T]\d\d:\d\d:\d\d[,.]?\d*\]?( >>)?|\[PID:\d+\]|\bid=0x[0-9a-f]+|0x[0-9a-f]{6,}"
+    r"\[?\d{4}-\d\d-\d\d[ T]\d\d:\d\d:\d\d[,.]?\d*\]?( >>)?|\[PID:\d+\]|0x[0-9a-f]{6,}"
 )
+_NOISE = re.compile(r"\d+%\||examples/s\]|^  User: |^  Config MD5: ")
 SHOWN = 16  # lines of a message that are shown whole
 
 
@@ -48,7 +49,7 @@ def read(tool: str, file: str, mistake: Mistake, said: str, exit_code: int) -> R
     is_refused = exit_code != 0
     return Reading(
         is_refused=is_refused,
-        named=sum(word in message for word in names) if is_refused else 0,
+        named=sum(_holds(message, word) for word in names) if is_refused else 0,
         of=len(names),
         has_line=is_refused and has_line,
         has_column=is_refused and has_line and bool(_numbers(pattern, message)),
@@ -60,8 +61,13 @@ def read(tool: str, file: str, mistake: Mistake, said: str, exit_code: int) -> R
     )
 
 
+def _holds(message: str, word: str) -> bool:
+    """Tell whether a message has a word, or one of several set apart by `|`."""
+    return any(one in message for one in word.split("|"))
+
+
 def _has_offer(words: Sequence[str], message: str) -> bool | None:
-    return any(word in message for word in words) if words else None
+    return any(_holds(message, word) for word in words) if words else None
 
 
 def tidy(said: str, names: Mapping[str, str]) -> str:
@@ -69,7 +75,7 @@ def tidy(said: str, names: Mapping[str, str]) -> str:
     for folder, name in sorted(names.items(), key=lambda pair: -len(pair[0])):
         said = said.replace(folder, name)
     lines = [_STAMP.sub("", line).rstrip() for line in said.strip().splitlines()]
-    lines = [line for line in lines if line]
+    lines = [line for line in lines if line and not _NOISE.search(line)]
     if len(lines) <= SHOWN:
         return "\n".join(lines)
     return "\n".join([f"[... {len(lines) - SHOWN} lines above ...]", *lines[-SHOWN:]])

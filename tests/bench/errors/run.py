@@ -50,6 +50,7 @@ def _picture(folder: Path, environ: Mapping[str, str]) -> None:
 def _rows(folder: Path, environ: Mapping[str, str]) -> None:
     (folder / "rows.json").write_text(json.dumps(ROWS))
     (folder / "rows.jsonl").write_text("".join(json.dumps(row) + "\n" for row in ROWS))
+    (folder / "model").symlink_to(MODEL)
     (folder / "dataset_info.json").write_text('{"rows": {"file_name": "rows.json"}}')
 
 
@@ -67,7 +68,12 @@ TOOLS = {
     "llamafactory": Tool(
         "llamafactory", "train.yaml", ("llamafactory-cli", "train", "train.yaml"), _rows
     ),
-    "axolotl": Tool("axolotl", "train.yaml", ("axolotl", "preprocess", "train.yaml"), _rows),
+    "axolotl": Tool(
+        "axolotl",
+        "train.yaml",
+        ("axolotl", "train", "--launcher", "python", "train.yaml"),
+        _rows,
+    ),
     "dvc": Tool("dvc", "dvc.yaml", ("dvc", "repro"), _dvc),
     "snakemake": Tool("snakemake", "Snakefile", ("snakemake", "--dry-run"), _rate),
     "check-jsonschema": Tool(
@@ -120,7 +126,7 @@ def _asked(
     tool = TOOLS[name]
     folder = peers.fresh(work / "errors" / name / (mistake.name if mistake else "correct"))
     tool.furnish(folder, environ)
-    (folder / tool.file).write_text(text(name, mistake).replace("MODEL", str(MODEL)))
+    (folder / tool.file).write_text(text(name, mistake))
     variables = {
         **environ,
         "ADAPT_STORE": str(folder / "store"),
@@ -135,7 +141,13 @@ def _names(work: Path) -> dict[str, str]:
     """Return what is shown in place of folders of this machine."""
     folders = {str(work / "errors" / tool / m.name): "." for tool in TOOLS for m in MISTAKES}
     environments = {str(work / "venvs" / tool): "ENV" for tool in peers.INSTALLS}
-    return {**folders, **environments, str(MODEL): "MODEL", str(work): "WORK", sys.prefix: "ENV"}
+    return {
+        **folders,
+        **environments,
+        str(work): "WORK",
+        sys.prefix: "ENV",
+        sys.base_prefix: "PYTHON",
+    }
 
 
 def main() -> None:
