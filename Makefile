@@ -6,7 +6,7 @@ BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check
 export OMP_WAIT_POLICY := PASSIVE
 
-.PHONY: quickstart test test-all stamps pocket vllm-env test-vllm golden clean
+.PHONY: quickstart test test-all stamps pocket vllm-env test-vllm test-editor golden clean
 
 quickstart: $(VENV)/.user
 	$(BIN)/adapt run recipes/quickstart.yaml
@@ -43,10 +43,12 @@ pocket: $(VENV)/.user
 	  $(BIN)/python -m tests.pocket.ship $$name .adapt/pocket || exit; \
 	done
 
-# Rewrites the golden plans and code fingerprints after a change on purpose; read the diff.
+# Rewrites the golden plans, code fingerprints and the reference after a change on purpose; read the diff.
 golden: $(VENV)/.dev
 	$(BIN)/adapt schema bundle > schemas/bundle.schema.json
 	$(BIN)/python -m tests.rules.golden
+	$(BIN)/python -m tests.rules.reference
+	$(BIN)/python -m tests.rules.screencast
 
 $(VENV)/.user: pyproject.toml constraints.txt
 	test -d $(VENV) || $(PYTHON) -m venv $(VENV)
@@ -74,5 +76,17 @@ $(VLLM_ENV)/.done: tests/vllm_env/torchvision_on_cpu.py
 test-vllm: $(VENV)/.dev vllm-env
 	ADAPT_PYTHON_VLLM=$(CURDIR)/$(VLLM_ENV)/bin/python $(BIN)/python -m pytest -m vllm
 
+# What VS Code, Neovim and others run for YAML, from npm; only its tests need it.
+EDITOR_ENV := .venv-editor
+EDITOR_SERVER := $(CURDIR)/$(EDITOR_ENV)/node_modules/yaml-language-server/bin/yaml-language-server
+
+$(EDITOR_ENV)/.done:
+	@command -v npm >/dev/null || { echo "make test-editor needs node and npm" >&2; exit 1; }
+	npm install --silent --no-fund --no-audit --prefix $(EDITOR_ENV) yaml-language-server@2.0.0
+	touch $@
+
+test-editor: $(VENV)/.dev $(EDITOR_ENV)/.done
+	ADAPT_YAML_LANGUAGE_SERVER="node $(EDITOR_SERVER)" $(BIN)/python -m pytest -m editor
+
 clean:
-	rm -rf $(VENV) $(VLLM_ENV) .adapt .pytest_cache .mypy_cache .ruff_cache .import_linter_cache
+	rm -rf $(VENV) $(VLLM_ENV) $(EDITOR_ENV) .adapt .pytest_cache .mypy_cache .ruff_cache .import_linter_cache

@@ -5,10 +5,13 @@ A `Diagnostic` is data. Rooms return or raise them; only the command line render
 
 from __future__ import annotations
 
-import difflib
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from enum import IntEnum
+from functools import cache
+
+MAX_SHOWN = 200  # mistakes that a person is shown at once
+MAX_COLUMNS = 160  # of a line in an excerpt
 
 
 class ExitCode(IntEnum):
@@ -42,6 +45,17 @@ class Span:
 
 
 @dataclass(frozen=True, slots=True)
+class Note:
+    """What else there is to know about a mistake, and where."""
+
+    text: str
+    span: Span | None = None
+
+    def __str__(self) -> str:
+        return f"{self.span} {self.text}" if self.span else self.text
+
+
+@dataclass(frozen=True, slots=True)
 class Diagnostic:
     """One mistake: a stable code, a sentence that stands alone, its place, and a way out."""
 
@@ -49,18 +63,25 @@ class Diagnostic:
     message: str
     span: Span | None = None
     hint: str | None = None
+    notes: tuple[Note, ...] = ()
 
     def to_json(self) -> dict[str, object]:
         """Return the machine-readable form used by `--json`."""
-        span = self.span
         return {
             "code": self.code,
             "message": self.message,
-            "file": span.file if span else None,
-            "line": span.line if span else None,
-            "column": span.column if span else None,
+            **_place_json(self.span),
             "hint": self.hint,
+            "notes": [{"text": note.text, **_place_json(note.span)} for note in self.notes],
         }
+
+
+def _place_json(span: Span | None) -> dict[str, object]:
+    return {
+        "file": span.file if span else None,
+        "line": span.line if span else None,
+        "column": span.column if span else None,
+    }
 
 
 class AdaptError(Exception):
@@ -79,6 +100,16 @@ class RequestError(AdaptError):
         self.diagnostics = tuple(sorted(diagnostics, key=_by_place))
 
 
+class GateError(AdaptError):
+    """All is well formed, but a gate that was asked for says no: a lock that the facts left."""
+
+    exit_code = ExitCode.GATE_SAID_NO
+
+    def __init__(self, *diagnostics: Diagnostic) -> None:
+        super().__init__("; ".join(d.message for d in diagnostics))
+        self.diagnostics = tuple(sorted(diagnostics, key=_by_place))
+
+
 class StageError(AdaptError):
     """A stage cannot do its work; the sentence says what to change. Raised inside stages."""
 
@@ -91,6 +122,8 @@ class StageError(AdaptError):
 
 def nearest(name: str, choices: Iterable[str]) -> str | None:
     """Return the choice spelt most like `name`, or None when nothing is close."""
+    import difflib
+
     found = difflib.get_close_matches(name, list(choices), n=1, cutoff=0.6)
     return found[0] if found else None
 
@@ -100,7 +133,12 @@ def render(diagnostics: Iterable[Diagnostic], read_text: Callable[[str], str | N
 
     `read_text` maps the file of a span to its text, or None where it cannot be shown.
     """
-    return "\n\n".join(_render_one(d, read_text) for d in sorted(diagnostics, key=_by_place))
+    found = sorted(diagnostics, key=_by_place)
+    rows = cache(lambda file: (read_text(file) or "").splitlines())
+    parts = [_render_one(item, rows) for item in found[:MAX_SHOWN]]
+    if len(found) > MAX_SHOWN:
+        parts.append(f"and {len(found) - MAX_SHOWN} more; `--json` lists all {len(found)}")
+    return "\n\n".join(parts)
 
 
 def _by_place(diagnostic: Diagnostic) -> tuple[str, int, int, str]:
@@ -109,21 +147,47 @@ def _by_place(diagnostic: Diagnostic) -> tuple[str, int, int, str]:
     return (*place, diagnostic.message)
 
 
-def _render_one(diagnostic: Diagnostic, read_text: Callable[[str], str | None]) -> str:
-    lines = [f"error[{diagnostic.code}]: {diagnostic.message}"]
+def _render_one(diagnostic: Diagnostic, rows: Callable[[str], Sequence[str]]) -> str:
+    lines = [_visible(f"error[{diagnostic.code}]: {diagnostic.message}")]
     if diagnostic.span is not None:
-        lines.append(f"  --> {diagnostic.span}")
-        lines.extend(_excerpt(diagnostic.span, read_text))
+        lines.append(_visible(f"  --> {diagnostic.span}"))
+        lines.extend(_excerpt(diagnostic.span, rows(diagnostic.span.file)))
+    lines.extend(_visible(f"  note: {note}") for note in diagnostic.notes)
     if diagnostic.hint:
-        lines.append(f"  help: {diagnostic.hint}")
+        lines.append(_visible(f"  help: {diagnostic.hint}"))
     return "\n".join(lines)
 
 
-def _excerpt(span: Span, read_text: Callable[[str], str | None]) -> list[str]:
-    text = read_text(span.file)
-    rows = text.splitlines() if text is not None else []
+def _excerpt(span: Span, rows: Sequence[str]) -> list[str]:
+    """Return the line of a span and a caret below its column; of a long line, what is near."""
     if not 0 < span.line <= len(rows):
         return []
+    row, column = rows[span.line - 1], span.column - 1
+    start = 0 if len(row) <= MAX_COLUMNS else max(0, column - MAX_COLUMNS // 2)
+    near = row[start : start + MAX_COLUMNS]
+    before = ("..." if start else "") + near[: column - start]
+    after = near[column - start :] + ("..." if start + MAX_COLUMNS < len(row) else "")
     gutter = f"{span.line:>5} | "
-    caret = " " * (len(gutter) - 2) + "| " + " " * (span.column - 1) + "^"
-    return [gutter + rows[span.line - 1], caret]
+    return [
+        gutter + _visible(before + after, tabs=True),
+        " " * (len(gutter) - 2) + "| " + "".join(map(_blank, before)) + "^",
+    ]
+
+
+def _visible(text: str, *, tabs: bool = False) -> str:
+    """Return a text whose control characters cannot steer a terminal."""
+    return "".join(
+        character if character.isprintable() or (tabs and character == "\t") else "\ufffd"
+        for character in text
+    )
+
+
+def _blank(character: str) -> str:
+    """Return white space as wide as a character is on a terminal."""
+    import unicodedata
+
+    if character == "\t":
+        return character
+    if unicodedata.combining(character):
+        return ""
+    return "  " if unicodedata.east_asian_width(character) in "WF" else " "

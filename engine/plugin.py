@@ -37,6 +37,13 @@ class AtLeast:
     low: float
 
 
+@dataclass(frozen=True, slots=True)
+class PromptWith:
+    """Marks the name of a prompt template with the variables that the template is given."""
+
+    variables: tuple[str, ...]
+
+
 class Neutral:
     """Marks a field that cannot change a result (batch size, workers): recorded, not in the key."""
 
@@ -61,7 +68,7 @@ class Use:
 class ModelUse:
     """A model and the backend that runs it."""
 
-    model: Annotated[str, "Model: pocket/<name>, a folder (./...), or a hub id."]
+    model: Annotated[str, "`pocket/<name>` (embedded), a folder (`./...`), or a hub id."]
     revision: Annotated[str | None, "Commit or tag of a hub model."] = None
     trust_remote_code: Annotated[bool, "Run Python code that comes with the model."] = False
     backend: Annotated[Use, Family("backends"), "What runs the model."] = field(

@@ -10,9 +10,10 @@ from collections.abc import Sequence
 
 VERBS = {
     "init": "write a recipe for a new domain",
-    "validate": "check a recipe and print every mistake with its place",
+    "validate": "check recipes and print every mistake with its place",
     "plan": "show what a run would do, and why",
     "diff": "show what differs between two experiments, and what would run again",
+    "lock": "write down what a recipe depends on, or check that it still holds",
     "run": "run a recipe; finished stages are not run again",
     "status": "show how a run is going",
     "report": "print or open the report of a run",

@@ -10,8 +10,8 @@ from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
-from engine.cli import settings, sides, tables
-from engine.cli.sides import Side
+from engine.cli import locked, settings, sides, tables
+from engine.cli.sides import Compiler, Side
 from engine.diagnostics import Diagnostic, ExitCode, RequestError
 from engine.forecast import forecasts
 from engine.plan import compare
@@ -19,11 +19,11 @@ from engine.plan.compare import PlanChanges
 from engine.plan.diff import Change
 from engine.plan.stage import Node, Plan
 from engine.recipe import changes as recipe_changes
-from engine.recipe.changes import RecipeChange
-from engine.runtime import outlook
+from engine.runtime import timings
 from engine.runtime.store import Store
 
 FORMATS = ("text", "markdown", "json", "html")
+ABSENT = "(not there)"
 SCORES = "evaluate.scores"
 MAX_EFFECTS = 40  # changes whose effect is looked up one by one: each is compiled on its own
 
@@ -51,11 +51,15 @@ def add_parser(subparsers: Any) -> None:
 def run(args: argparse.Namespace) -> int:
     """Compare two sides and print what differs."""
     store = Store(settings.store_path(args, os.environ))
+    names = _names(args)
     with ExitStack() as stack:
-        old, new = (sides.side(name, store, stack) for name in _names(args))
-        found = document(old, new, store)
+        if all(name.endswith(locked.SUFFIX) for name in names):
+            found = locked_facts(*names)
+        else:
+            old, new = (sides.side(name, store, stack) for name in names)
+            found = document(old, new, store)
     print(_printed(found, "json" if args.json else args.format))
-    differs = bool(found["changes"] or found["reruns"] or found["removed"])
+    differs = any(found[part] for part in ("changes", "outside", "reruns", "removed"))
     return int(ExitCode.REQUEST_WRONG if differs and args.exit_code else ExitCode.DONE)
 
 
@@ -63,7 +67,10 @@ def document(old: Side, new: Side, store: Store) -> dict[str, Any]:
     """Return the comparison as JSON (schemas/diff.schema.json)."""
     nodes = compare.compare(old.plan, new.plan)
     told = _recipe_changes(old, new)
-    explained = {name for change in told for name in change["effect"]["runs"]}
+    effects = [change["effect"] for change in told]
+    explained = {name for effect in effects for name in effect["runs"]}
+    if not all(effect["known"] for effect in effects):  # what they explain is not known either
+        explained = {node.id for node in nodes.nodes}
     return {
         "diff": 1,
         "old": {"name": old.name, "kind": old.kind},
@@ -79,6 +86,39 @@ def document(old: Side, new: Side, store: Store) -> dict[str, Any]:
         "cost": _cost(new.plan, nodes, store),
         "scores": _scores(old.plan, new.plan, store),
     }
+
+
+def locked_facts(old: str, new: str) -> dict[str, Any]:
+    """Return the comparison of two locks, fact by fact, in the form of every other one."""
+    before, after = (_facts(name) for name in (old, new))
+    facts = [
+        {"kind": "locked fact", "path": fact, "old": a, "new": b, "nodes": [], "text": None}
+        for fact in sorted(before.keys() | after.keys())
+        if (a := before.get(fact, ABSENT)) != (b := after.get(fact, ABSENT))
+    ]
+    parts = ("changes", "reruns", "removed", "neutral", "scores")
+    empty: dict[str, Any] = {part: [] for part in parts}
+    cost: dict[str, Any] = {"num_to_run": 0, "num_known": 0, "basis": []}
+    return {
+        **empty,
+        "diff": 1,
+        "old": {"name": old, "kind": "lock"},
+        "new": {"name": new, "kind": "lock"},
+        "recipes_compared": False,
+        "outside": facts,
+        "keeps_training_rows": False,
+        "num_kept": len(before.keys() | after.keys()) - len(facts),
+        "cost": {**cost, "wall_h": None, "cost": None},
+    }
+
+
+def _facts(name: str) -> Mapping[str, Any]:
+    found = locked.read(Path(name))
+    if found is None:
+        message = f"there is no lock `{name}`"
+        hint = "`adapt lock RECIPE` writes one"
+        raise RequestError(Diagnostic("file-not-found", message, hint=hint))
+    return found
 
 
 def _keeps_training_rows(nodes: PlanChanges) -> bool:
@@ -109,7 +149,7 @@ def _recipe_changes(old: Side, new: Side) -> list[dict[str, Any]]:
     if old.raw is None or new.raw is None:
         return []
     found = recipe_changes.changes(old.raw, new.raw)
-    base = _compiled(old, old.raw) if len(found) <= MAX_EFFECTS else None
+    worlds = [] if len(found) > MAX_EFFECTS else _worlds(old, new)
     return [
         {
             "path": change.path,
@@ -118,16 +158,24 @@ def _recipe_changes(old: Side, new: Side) -> list[dict[str, Any]]:
             "new": change.new,
             "old_place": old.place(change.old_place),
             "new_place": new.place(change.new_place),
-            "effect": _effect(old, change, base),
+            "effect": _effect(recipe_changes.applied(old.raw, change), worlds),
         }
         for change in found
     ]
 
 
-def _effect(old: Side, change: RecipeChange, base: Plan | None) -> dict[str, Any]:
-    """Return which nodes one change alone would run again, by compiling just that."""
+def _worlds(old: Side, new: Side) -> list[tuple[Compiler, Plan]]:
+    """Return the old plan as compiled in the folder of each side: data may be in one alone."""
     assert old.raw is not None
-    alone = _compiled(old, recipe_changes.applied(old.raw, change)) if base is not None else None
+    compilers = [side.compiled_with for side in (old, new) if side.compiled_with is not None]
+    plans = [(compiler, _compiled(compiler, old.raw)) for compiler in compilers]
+    return [(compiler, plan) for compiler, plan in plans if plan is not None]
+
+
+def _effect(changed: Mapping[str, Any], worlds: list[tuple[Compiler, Plan]]) -> dict[str, Any]:
+    """Return which nodes one change alone would run again, by compiling just that."""
+    plans = ((base, _compiled(compiler, changed)) for compiler, base in worlds)
+    base, alone = next(((b, a) for b, a in plans if a is not None), (None, None))
     if base is None or alone is None:
         empty: dict[str, Any] = {"runs": [], "adds": [], "drops": [], "num_downstream": 0}
         return {"known": False, **empty, "neutral": False}
@@ -141,12 +189,10 @@ def _effect(old: Side, change: RecipeChange, base: Plan | None) -> dict[str, Any
     }
 
 
-def _compiled(old: Side, raw: Mapping[str, Any]) -> Plan | None:
+def _compiled(compiler: Compiler, raw: Mapping[str, Any]) -> Plan | None:
     """Compile a recipe; None when it cannot be: a change may be valid only together with others."""
-    if old.compiled_with is None:
-        return None
     try:
-        return old.compiled_with.what_if(raw)
+        return compiler.what_if(raw)
     except RequestError:
         return None
 
@@ -214,7 +260,7 @@ def _neutral(old: Plan, new: Plan) -> list[dict[str, Any]]:
 def _cost(new: Plan, nodes: PlanChanges, store: Store) -> dict[str, Any]:
     """Return what the new side would still have to do: hours where they are known."""
     to_run = [node for node in nodes.reruns if store.get(node.node.key) is None]
-    measured = outlook.measurements(store) if to_run else []
+    measured = timings.measurements(store) if to_run else []
     guesses = forecasts(new, measured) if to_run else {}
     hours = [g.wall_h for node in to_run if (g := guesses.get(node.id)) and g.wall_h]
     prices = [g.cost for node in to_run if (g := guesses.get(node.id)) and g.cost]

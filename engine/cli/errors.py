@@ -11,6 +11,7 @@ from engine.diagnostics import (
     AdaptError,
     Diagnostic,
     ExitCode,
+    GateError,
     RequestError,
     render,
 )
@@ -18,7 +19,7 @@ from engine.diagnostics import (
 
 def explain(error: Exception, *, as_json: bool) -> int:
     """Print an error; return the exit code. A bug leaves its traceback in a file."""
-    if isinstance(error, RequestError):
+    if isinstance(error, RequestError | GateError):
         show(error.diagnostics, as_json=as_json)
         return int(error.exit_code)
     if isinstance(error, AdaptError):
@@ -42,10 +43,13 @@ def show(diagnostics: Iterable[Diagnostic], *, as_json: bool) -> None:
 
 
 def read_text(name: str) -> str | None:
-    """Return the text of a file that a span names, or None when it cannot be read."""
+    """Return the text of a file that a span names, or None when it cannot be read.
+
+    A byte-order mark is no column, and bytes that are no UTF-8 are shown as such.
+    """
     try:
-        return Path(name).read_text(encoding="utf-8")
-    except (OSError, UnicodeDecodeError):
+        return Path(name).read_text(encoding="utf-8-sig", errors="replace")
+    except (OSError, ValueError):
         return None
 
 

@@ -6,7 +6,7 @@ import json
 from collections.abc import Iterable
 from typing import Any
 
-from engine.diagnostics import Diagnostic
+from engine.diagnostics import Diagnostic, Span
 
 _SARIF = "https://json.schemastore.org/sarif-2.1.0.json"
 
@@ -26,8 +26,9 @@ def sarif(diagnostics: Iterable[Diagnostic]) -> str:
 
 
 def sentence(item: Diagnostic) -> str:
-    """Return message and hint as one text."""
-    return f"{item.message} ({item.hint})" if item.hint else item.message
+    """Return message, notes and hint as one text."""
+    more = [str(note) for note in item.notes] + ([item.hint] if item.hint else [])
+    return f"{item.message} ({'; '.join(more)})" if more else item.message
 
 
 def _command(item: Diagnostic) -> str:
@@ -52,7 +53,16 @@ def _result(item: Diagnostic) -> dict[str, Any]:
         "message": {"text": sentence(item)},
     }
     if item.span is not None and item.span.line:
-        region = {"startLine": item.span.line, "startColumn": item.span.column}
-        place = {"artifactLocation": {"uri": item.span.file}, "region": region}
-        result["locations"] = [{"physicalLocation": place}]
-    return result
+        result["locations"] = [_location(item.span)]
+    related = [
+        {**_location(note.span), "message": {"text": note.text}}
+        for note in item.notes
+        if note.span is not None and note.span.line
+    ]
+    return result | ({"relatedLocations": related} if related else {})
+
+
+def _location(span: Span) -> dict[str, Any]:
+    region = {"startLine": span.line, "startColumn": span.column}
+    place = {"artifactLocation": {"uri": span.file}, "region": region}
+    return {"physicalLocation": place}

@@ -8,14 +8,19 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cache, partial
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from engine import package_data
+from engine.cli import locked, overrides
 from engine.cli.compiled import CompiledPlans, default_folder
 from engine.diagnostics import Diagnostic, RequestError, Span, nearest
 from engine.plan import graph
 from engine.plan.stage import Node, Plan
 from engine.runtime.digests import DigestCache
 from engine.runtime.store import Store
+
+if TYPE_CHECKING:
+    from engine.recipe.model import Experiment
 
 _RECIPES = "recipes"
 
@@ -40,23 +45,16 @@ def add_recipe(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "recipe", metavar="RECIPE|PLAN", help="path of a recipe, or of a plan made by `plan -o`"
     )
-    parser.add_argument(
-        "--set",
-        dest="overrides",
-        metavar="A.B=C",
-        action="append",
-        default=[],
-        help="override one value of the recipe; may be repeated",
-    )
+    overrides.add_flags(parser)
 
 
-def requested(name: str, overrides: Sequence[str], store: Store) -> Planned:
+def requested(name: str, changes: Sequence[str], store: Store) -> Planned:
     """Return the plan of a recipe, or a saved plan. Raise RequestError with every mistake."""
     from engine.cli import saved
 
     if Path(name).suffix != saved.SUFFIX:
-        return load_plan(name, overrides, store)
-    if overrides:
+        return load_plan(name, changes, store)
+    if changes:
         message = "a saved plan cannot be overridden: it is run as it was planned"
         hint = "plan the recipe again with `--set` and `-o`"
         raise RequestError(Diagnostic("plan-is-fixed", message, hint=hint))
@@ -66,7 +64,7 @@ def requested(name: str, overrides: Sequence[str], store: Store) -> Planned:
     return planned
 
 
-def load_plan(recipe: str, overrides: Sequence[str], store: Store) -> Planned:
+def load_plan(recipe: str, changes: Sequence[str], store: Store) -> Planned:
     """Return the plan of a recipe. Raise RequestError with every mistake.
 
     Writes nothing but an entry of the cache of compiled plans.
@@ -75,21 +73,30 @@ def load_plan(recipe: str, overrides: Sequence[str], store: Store) -> Planned:
     plans = CompiledPlans(default_folder(os.environ))
     plan = plans.plan(
         Path(recipe),
-        overrides,
-        lambda: compile_recipe(Path(recipe), overrides, digests),
+        changes,
+        lambda: compile_recipe(Path(recipe), changes, digests),
         lambda: digests.used,
         digests.path,
     )
-    return Planned(plan, Path(recipe), tuple(overrides), digests)
+    return Planned(plan, Path(recipe), tuple(changes), digests)
 
 
-def compile_recipe(recipe: Path, overrides: Sequence[str], digests: DigestCache) -> Plan:
-    """Read, check and compile a recipe."""
-    from engine.catalog import LocalPins
-    from engine.pipeline import compile_plan
+def compile_recipe(recipe: Path, changes: Sequence[str], digests: DigestCache) -> Plan:
+    """Read, check and compile a recipe, with the commits of its lock if there is one."""
     from engine.recipe.load import load_experiment
 
-    experiment = load_experiment(recipe, overrides)
+    experiment = locked.pinned(load_experiment(recipe, changes), locked.facts(recipe))
+    return compile_experiment(recipe, experiment, digests)
+
+
+def compile_experiment(recipe: Path, experiment: Experiment, digests: DigestCache) -> Plan:
+    """Compile what a recipe says, if it fits the models that it names."""
+    from engine.catalog import LocalPins
+    from engine.forecast import fit
+    from engine.models._known import finder_of
+    from engine.pipeline import compile_plan
+
+    fit.check(experiment, finder_of(recipe.parent, os.environ))
     pins = LocalPins(recipe.parent, digests.digest_file)
     return compile_plan(experiment, pins, cache(partial(portable_name, recipe.parent)))
 

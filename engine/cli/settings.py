@@ -56,6 +56,12 @@ def store_path(args: argparse.Namespace, environ: Mapping[str, str]) -> Path:
     return Path(str(_user_file(environ).get("store", DEFAULT_STORE))).expanduser()
 
 
+def interpreter(backend: str, args: argparse.Namespace, environ: Mapping[str, str]) -> str | None:
+    """Return the interpreter of a backend's own environment, for verbs that need nothing else."""
+    flags = getattr(args, "python", None) or ()
+    return _pythons(flags, environ, _user_file(environ).get("python") or {}, []).get(backend)
+
+
 def resolve(args: argparse.Namespace, environ: Mapping[str, str]) -> Settings:
     """Return the machine settings. Raise RequestError with every wrong one."""
     user = _user_file(environ)

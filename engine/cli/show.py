@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from engine.artifacts import QUARANTINE, Artifact
-from engine.cli import settings, tables
+from engine.cli import overrides, settings, tables
 from engine.cli.origins import yaml_lines
 from engine.cli.status import chosen_run
 from engine.diagnostics import Diagnostic, RequestError, nearest
@@ -32,7 +32,7 @@ def add_parser(subparsers: Any) -> None:
     )
     parser.add_argument("what", metavar="RECIPE|RUN", help="a recipe file, a run, or `newest`")
     parser.add_argument("node", nargs="?", metavar="NODE", help="a node of the run, or `ledger`")
-    parser.add_argument("--set", dest="overrides", action="append", default=[], metavar="A.B=C")
+    overrides.add_flags(parser)
     parser.add_argument(
         "--limit", type=_limit, default=10, metavar="N", help="rows to show of each kind [10]"
     )

@@ -20,9 +20,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from engine import package_data
-from engine.cli import planning
+from engine.cli import locked, planning
 from engine.diagnostics import Diagnostic, RequestError, Span, nearest
 from engine.plan import graph
+from engine.plan.lock import Facts
 from engine.plan.stage import Plan
 from engine.recipe.model import Path_
 from engine.runtime import runs
@@ -36,7 +37,7 @@ if TYPE_CHECKING:
 
 GIT = "git:"
 REPORT = "report"
-_TEXTS = (".yaml", ".yml", ".j2")
+_TEXTS = (".yaml", ".yml", ".j2", ".lock.json")
 _MAX_TEXT_BYTES = 1_000_000
 
 
@@ -63,11 +64,13 @@ class Compiler:
 
     pins: Any
     folder: Path
+    facts: Facts | None = None  # of the lock beside the recipe
 
     def plan(self, experiment: Experiment) -> Plan:
         """Return the plan of an experiment."""
         from engine.pipeline import compile_plan
 
+        experiment = locked.pinned(experiment, self.facts)
         return compile_plan(experiment, self.pins, cache(partial(_name, self.folder)))
 
     def what_if(self, raw: Mapping[str, Any]) -> Plan:
@@ -125,7 +128,8 @@ def _of_recipe(path: Path, name: str, store: Store) -> Side:
 
     digests = DigestCache(store.cache / "digests.json")
     experiment = load_experiment(path)
-    compiler = Compiler(LocalPins(path.parent, digests.digest_file), path.parent)
+    pins = LocalPins(path.parent, digests.digest_file)
+    compiler = Compiler(pins, path.parent, locked.facts(path))
     return _side(name, "recipe", experiment, compiler)
 
 
@@ -182,7 +186,8 @@ def _of_revision(name: str, store: Store, stack: ExitStack) -> Side:
     pins: Any = LocalPins(path.parent, digests.digest_file)
     if package_data.folder("prompt_templates").is_relative_to(root):
         pins = _PinsAtRevision(pins, then / "prompt_templates")
-    compiler = Compiler(pins, then / path.parent.relative_to(root))
+    held = locked.facts(then / path.relative_to(root))
+    compiler = Compiler(pins, then / path.parent.relative_to(root), held)
     found = _side(f"{revision}:{file}", "git", experiment, compiler)
     spans = {p: replace(s, file=_shown(s.file, then, revision)) for p, s in found.spans.items()}
     return replace(found, spans=spans)

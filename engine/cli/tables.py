@@ -4,12 +4,17 @@ from __future__ import annotations
 
 import unicodedata
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from engine.rendering import verdicts
+from engine.plan.estimate import Forecast
+from engine.rendering import plan_card, verdicts
+from engine.rendering.plan_text import Totals
+from engine.rendering.plan_text import body as plan_text_body
 from engine.rendering.summary import FUNNEL
-from engine.runtime.events import NodeStatus, RunStatus
 from engine.runtime.outlook import CACHED, NodeOutlook
+
+if TYPE_CHECKING:
+    from engine.runtime.events import NodeStatus, RunStatus
 
 STEERING = {"Cc", "Cs", "Zl", "Zp"}  # categories of controls, surrogates, line separators
 TURNING = {*range(0x202A, 0x202F), *range(0x2066, 0x206A)}  # they reorder the text around them
@@ -43,15 +48,27 @@ def table(rows: Sequence[Sequence[str]], *, numbers_from: int | None = None) -> 
     return "\n".join(f"  {line.rstrip()}" for line in lines)
 
 
-def plan_text(recipe: str, nodes: Sequence[NodeOutlook]) -> str:
-    """Return the plan, a line per node."""
+def plan_text(
+    recipe: str,
+    nodes: Sequence[NodeOutlook],
+    forecasts: Mapping[str, Forecast] | None = None,
+    totals: Totals | None = None,
+    width: int = 80,
+) -> str:
+    """Return the plan, a line per node; with forecasts also its numbers and what they stand on."""
     num_cached = sum(item.state == CACHED for item in nodes)
     head = f"plan of {recipe}: {len(nodes)} nodes, {num_cached} cached, "
-    rows = [
-        (item.node.id, item.state, "" if item.state == CACHED else item.reason) for item in nodes
+    head = f"{head}{len(nodes) - num_cached} to run{_expected(nodes)}"
+    totals = totals or Totals()
+    head += f"\n{totals.fleet}" if totals.fleet else ""
+    if not nodes:
+        return head
+    found = forecasts or {}
+    cards = [
+        plan_card.card(item.node, item.state, item.reason, found.get(item.node.id))
+        for item in nodes
     ]
-    text = f"{head}{len(nodes) - num_cached} to run{_expected(nodes)}"
-    return text + "\n" + table(rows) if rows else text
+    return f"{head}\n{plan_text_body(cards, totals, table, width)}"
 
 
 def _expected(nodes: Sequence[NodeOutlook]) -> str:

@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import argparse
 import json
+import os
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from engine.cli import overrides
+
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Sequence
 
     from engine.diagnostics import Diagnostic
     from engine.recipe.model import Experiment
@@ -21,18 +24,11 @@ def add_parser(subparsers: Any) -> None:
     """Add the verb."""
     parser: argparse.ArgumentParser = subparsers.add_parser(
         "validate",
-        help="check a recipe and print every mistake with its place",
+        help="check recipes and print every mistake with its place",
         allow_abbrev=False,
     )
-    parser.add_argument("recipe", metavar="RECIPE", help="path of a recipe")
-    parser.add_argument(
-        "--set",
-        dest="overrides",
-        metavar="A.B=C",
-        action="append",
-        default=[],
-        help="override one value of the recipe; may be repeated",
-    )
+    parser.add_argument("recipes", metavar="RECIPE", nargs="+", help="path of a recipe")
+    overrides.add_flags(parser)
     parser.add_argument(
         "--fix",
         action="store_true",
@@ -43,21 +39,31 @@ def add_parser(subparsers: Any) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
-    """Check a recipe; return 1 if anything is wrong with it."""
+    """Check recipes; return 1 if anything is wrong with one of them."""
     from engine.diagnostics import ExitCode, RequestError
+    from engine.forecast import fit
+    from engine.models._known import finder_of
     from engine.recipe.load import load_experiment
 
     form = "json" if args.json else args.format
-    path = Path(args.recipe)
-    if args.fix and _tidy(path):
-        print(f"{args.recipe}: tidied", file=sys.stderr)
-    try:
-        experiment = load_experiment(path, args.overrides)
-    except RequestError as error:
-        _print_mistakes(error.diagnostics, form)
-        return int(ExitCode.REQUEST_WRONG)
-    _print_success(experiment, args.recipe, form)
-    return int(ExitCode.DONE)
+    mistakes: list[Diagnostic] = []
+    valid: list[tuple[str, Experiment]] = []
+    for name in args.recipes:
+        path = Path(name)
+        if args.fix and _tidy(path):
+            print(f"{name}: tidied", file=sys.stderr)
+        try:
+            experiment = load_experiment(path, args.overrides)
+            fit.check(experiment, finder_of(path.parent, os.environ))
+            valid.append((name, experiment))
+        except RequestError as error:
+            mistakes += error.diagnostics
+    found = list(dict.fromkeys(mistakes))  # a parent of two recipes is told once
+    if form == "text":
+        _print_text(found, valid)
+    else:
+        print(_printed(found, valid, form))
+    return int(ExitCode.REQUEST_WRONG if found else ExitCode.DONE)
 
 
 def _tidy(path: Path) -> bool:
@@ -74,27 +80,41 @@ def _tidy(path: Path) -> bool:
     return fixed != text
 
 
-def _print_mistakes(diagnostics: Iterable[Diagnostic], form: str) -> None:
-    from engine.cli import errors, formats
+def _print_text(mistakes: Sequence[Diagnostic], valid: Sequence[tuple[str, Experiment]]) -> None:
+    from engine.cli import errors
 
-    if form == "github":
-        print(formats.github(diagnostics))
-    elif form == "sarif":
-        print(formats.sarif(diagnostics))
-    else:
-        errors.show(diagnostics, as_json=form == "json")
+    for name, experiment in valid:
+        arms = f", arms {', '.join(experiment.arms)}" if len(experiment.arms) > 1 else ""
+        print(f"{name}: valid (benchmarks {', '.join(_benchmarks(experiment)) or 'none'}{arms})")
+    if mistakes:
+        errors.show(mistakes, as_json=False)
 
 
-def _print_success(experiment: Experiment, shown_as: str, form: str) -> None:
+def _printed(
+    mistakes: Sequence[Diagnostic], valid: Sequence[tuple[str, Experiment]], form: str
+) -> str:
     from engine.cli import formats
 
-    recipe = experiment.recipe
-    names = [*recipe.benchmarks.domain, *recipe.benchmarks.general]
-    if form == "json":
-        found = {"recipe": recipe.name, "arms": list(experiment.arms), "benchmarks": names}
-        print(json.dumps({"diagnostics": [], **found}, indent=1))
-    elif form == "sarif":
-        print(formats.sarif(()))
-    elif form == "text":
-        arms = f", arms {', '.join(experiment.arms)}" if len(experiment.arms) > 1 else ""
-        print(f"{shown_as}: valid (benchmarks {', '.join(names) or 'none'}{arms})")
+    if form == "github":
+        return formats.github(mistakes)
+    if form == "sarif":
+        return formats.sarif(mistakes)
+    found: dict[str, Any] = {"diagnostics": [item.to_json() for item in mistakes]}
+    if len(valid) == 1 and not mistakes:
+        found |= _facts(valid[0][1])
+    elif valid:
+        found["valid"] = [{"file": name, **_facts(experiment)} for name, experiment in valid]
+    return json.dumps(found, indent=1)
+
+
+def _facts(experiment: Experiment) -> dict[str, Any]:
+    return {
+        "recipe": experiment.recipe.name,
+        "arms": list(experiment.arms),
+        "benchmarks": _benchmarks(experiment),
+    }
+
+
+def _benchmarks(experiment: Experiment) -> list[str]:
+    chosen = experiment.recipe.benchmarks
+    return [*chosen.domain, *chosen.general]

@@ -12,7 +12,7 @@ from typing import Annotated
 
 from engine import prompts
 from engine.filters import Ask, Filter, FilterContext, Judge, Verdict
-from engine.plugin import AtLeast, ModelUse
+from engine.plugin import AtLeast, ModelUse, PromptWith
 from engine.records import Record
 
 
@@ -21,9 +21,11 @@ class Params:
     """The judge and how it is asked."""
 
     judge: Annotated[ModelUse, "The model that judges."]
-    prompt: Annotated[str, "Template `name@version` of the question to the judge."] = (
-        "consistency@1"
-    )
+    prompt: Annotated[
+        str,
+        PromptWith(("instruction", "informative", "precise")),
+        "Template `name@version` of the question to the judge.",
+    ] = "consistency@1"
     max_new_tokens: Annotated[int, AtLeast(1), "Tokens the judge may write."] = 4
     as_chat: Annotated[bool, "Ask in a chat turn; a base LLM reads the bare text instead."] = False
 

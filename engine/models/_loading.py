@@ -74,12 +74,16 @@ def load_weights(kit: ModelKit, *, dtype: Any, device: str) -> Any:
     import transformers
 
     auto_class = getattr(transformers, kit.family.auto_class)
-    model = auto_class.from_pretrained(
-        kit.path,
-        revision=kit.revision,
-        trust_remote_code=kit.trust_remote_code,
-        dtype=dtype,
-    )
+    try:
+        model = auto_class.from_pretrained(
+            kit.path,
+            revision=kit.revision,
+            trust_remote_code=kit.trust_remote_code,
+            dtype=dtype,
+        )
+    except OSError as error:
+        why = f"the weights of `{kit.path}` cannot be loaded: {_first_cause(error)}"
+        raise StageError(why) from error
     return model.to(device)
 
 
@@ -95,6 +99,13 @@ def random_weights(kit: ModelKit, *, seed: int, device: str) -> Any:
             kit.config, trust_remote_code=kit.trust_remote_code, dtype=torch.float32
         )
     return model.to(device)
+
+
+def _first_cause(error: BaseException) -> BaseException:
+    """Return what an error began with; half a download ends as a missing file otherwise."""
+    while error.__cause__ is not None:
+        error = error.__cause__
+    return error
 
 
 def _image_marker(processor: Any) -> str:

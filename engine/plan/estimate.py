@@ -1,9 +1,13 @@
-"""How long a node will take and how much memory it will want, judged by what it took before."""
+"""What a node will probably take and make, and what it took before: the types, and the look-up.
+
+Every number carries its basis in words, because a guess without one cannot be judged.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Iterable
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from typing import NamedTuple
 
 from engine.plan.stage import Node
 
@@ -12,13 +16,23 @@ _OWN = "the same node before"
 
 @dataclass(frozen=True, slots=True)
 class Measurement:
-    """What a node took in an earlier run."""
+    """What a node took and wrote in an earlier run."""
 
     recipe: str
     node: str
     stage: str
     wall_s: float
     peak_memory_gb: float
+    run: str = ""
+    counts: Mapping[str, float] = field(default_factory=dict)
+    device: str = "cpu"  # cpu or cuda
+
+
+class Stored(NamedTuple):
+    """What is in the store under a key: what was counted, and its size."""
+
+    counts: Mapping[str, float]
+    size_bytes: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,7 +51,7 @@ class Estimate:
 
 @dataclass(frozen=True, slots=True)
 class Figure:
-    """A number, and where it comes from in a few words: a person must be able to judge it."""
+    """A number, and where it comes from in words that a person can judge."""
 
     value: float
     basis: str
@@ -53,18 +67,36 @@ class Forecast:
     gpu_memory_gb: Figure | None = None  # at the peak, on one device
     wall_h: Figure | None = None
     cost: Figure | None = None  # hours times devices times their price
-    disk_gb: Figure | None = None  # size of its artifact, checkpoints included
+    disk_gb: Figure | None = None  # size of its artifact
+    note: str = ""  # why numbers are missing
 
 
-def estimate(node: Node, recipe: str, measured: Iterable[Measurement]) -> Estimate | None:
+class Past:
+    """Measurements by node and by stage; the latest of each counts. Given in order of time."""
+
+    def __init__(self, measured: Iterable[Measurement]) -> None:
+        self._of_node: dict[tuple[str, str], Measurement] = {}
+        self._of_stage: dict[str, Measurement] = {}
+        for found in measured:
+            self._of_node[found.recipe, found.node] = found
+            self._of_stage[found.stage] = found
+
+    def own(self, node: Node, recipe: str) -> Measurement | None:
+        """Return what this very node of this recipe took last."""
+        return self._of_node.get((recipe, node.id))
+
+    def alike(self, node: Node, recipe: str) -> Measurement | None:
+        """Return what this node took last, else what any node of its stage did."""
+        return self.own(node, recipe) or self._of_stage.get(node.stage)
+
+
+def estimate(node: Node, recipe: str, past: Past) -> Estimate | None:
     """Return the latest measurement of this node of this recipe, else of its stage, else None.
 
-    `measured` is in order of time. Changed params are not accounted for: it is what it took last.
+    Changed params are not accounted for: it is what it took last.
     """
-    past = [found for found in measured if found.stage == node.stage]
-    own = [found for found in past if found.recipe == recipe and found.node == node.id]
-    if own:
-        return Estimate(own[-1].wall_s, own[-1].peak_memory_gb, _OWN)
-    if past:
-        return Estimate(past[-1].wall_s, past[-1].peak_memory_gb, f"`{past[-1].node}` before")
-    return None
+    found = past.alike(node, recipe)
+    if found is None:
+        return None
+    basis = _OWN if past.own(node, recipe) is not None else f"`{found.node}` before"
+    return Estimate(found.wall_s, found.peak_memory_gb, basis)

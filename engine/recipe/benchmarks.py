@@ -78,7 +78,7 @@ def _read(name: str, path: Path) -> Benchmark:
     mistakes = [
         *schema.mistakes(instance, frame, subject),
         *params.mistakes_in_uses(instance, frame, frame, subject),
-        *prompts.unknown(instance, frame, subject),
+        *prompts.mistakes(instance, frame, subject),
     ]
     if mistakes:
         raise RequestError(*mistakes)

@@ -2,12 +2,22 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping
 from typing import Any
 
-from engine.diagnostics import Diagnostic
+from engine import plugin
+from engine.diagnostics import Diagnostic, Note
+from engine.recipe import params, prompts
 from engine.recipe.benchmarks import HOLDOUT
+from engine.recipe.model import BenchmarkSpec
+from engine.recipe.schema import default
+from engine.recipe.source import Place
 from engine.recipe.subject import Subject
+
+_WHERE = ("dataset", "config", "path", "world", "seed")  # settings that say which rows
+_OWN_MODELS = ("pocket/", ".", "/", "~")  # judges that may have been trained on their prompt
+_LABELS = {"Yes", "No"}
 
 
 def part_defaults(instance: Mapping[str, Any]) -> dict[str, float]:
@@ -17,7 +27,9 @@ def part_defaults(instance: Mapping[str, Any]) -> dict[str, float]:
     return {"synthetic": float(has_tasks), "captions": float(has_source), "replay": 0.0}
 
 
-def mistakes(instance: Mapping[str, Any], subject: Subject) -> list[Diagnostic]:
+def mistakes(
+    instance: Mapping[str, Any], specs: Mapping[str, BenchmarkSpec], subject: Subject
+) -> list[Diagnostic]:
     """Return the sections of a well-formed recipe that do not fit together."""
     written = instance.get("mix", {}).get("parts", {})
     parts = part_defaults(instance) | written
@@ -28,6 +40,12 @@ def mistakes(instance: Mapping[str, Any], subject: Subject) -> list[Diagnostic]:
         *_two_stages_without_tasks(instance, parts, subject),
         *_adapters_on_random_weights(instance, subject),
         *_holdout_without_source(instance, subject),
+        *_benchmarks_that_are_trained_on(instance, specs, subject),
+        *_benchmarks_in_both_panels(instance, subject),
+        *_replay_for_nothing(instance, parts, subject),
+        *_rate_of_a_part_that_does_not_learn(instance, subject),
+        *_batches(instance, subject),
+        *_judges_without_labels(instance, subject),
     ]
 
 
@@ -100,10 +118,143 @@ def _holdout_without_source(instance: Mapping[str, Any], subject: Subject) -> li
     if instance.get("source") is not None:
         return []
     message = f"the benchmark `{HOLDOUT}` is a share of the pairs, but there is no `source`"
-    chosen = instance.get("benchmarks", {})
     return [
-        Diagnostic("needs-section", message, subject.value("benchmarks", group, index))
-        for group in ("domain", "general")
-        for index, name in enumerate(chosen.get(group, ()))
+        Diagnostic("needs-section", message, subject.value(*place))
+        for place, name in _named_benchmarks(instance)
         if name == HOLDOUT
     ]
+
+
+def _named_benchmarks(instance: Mapping[str, Any]) -> list[tuple[Place, str]]:
+    chosen = instance.get("benchmarks", {})
+    return [
+        (("benchmarks", panel, index), name)
+        for panel in ("domain", "general")
+        for index, name in enumerate(chosen.get(panel, ()))
+    ]
+
+
+def _benchmarks_that_are_trained_on(
+    instance: Mapping[str, Any], specs: Mapping[str, BenchmarkSpec], subject: Subject
+) -> list[Diagnostic]:
+    """Return the benchmarks whose rows are training rows as well: their scores mean nothing."""
+    trained = {
+        ("source",): instance.get("source"),
+        ("generator", "tune", "seed_tasks"): _at(instance, "generator", "tune", "seed_tasks"),
+        ("mix", "replay"): _at(instance, "mix", "replay"),
+    }
+    rows = {place: _rows_of(use["use"], use) for place, use in trained.items() if use}
+    return [
+        Diagnostic(
+            "trained-on",
+            f"the benchmark `{name}` asks about the rows that `{subject.name(place)}` trains on",
+            subject.value(*where),
+            "use another split or another benchmark",
+            (Note("is where they are trained on", subject.key(*place)),),
+        )
+        for where, name in _named_benchmarks(instance)
+        for place, found in rows.items()
+        if name in specs and _rows_of(specs[name].source.name, specs[name].source.settings) == found
+    ]
+
+
+def _rows_of(use: str, settings: Mapping[str, Any]) -> tuple[object, ...]:
+    """Return what two sources have in common when they read the same rows."""
+    if use not in plugin.names("sources"):
+        return (object(),)  # a mistake of its own; it equals nothing
+    known = params.fragment("sources", use)["properties"]
+    found = [settings.get(name, known.get(name, {}).get("default")) for name in _WHERE]
+    split = settings.get("split", known.get("split", {}).get("default"))
+    return use, *found, split.partition("[")[0] if isinstance(split, str) else split
+
+
+def _benchmarks_in_both_panels(instance: Mapping[str, Any], subject: Subject) -> list[Diagnostic]:
+    domain = instance.get("benchmarks", {}).get("domain", ())
+    return [
+        Diagnostic(
+            "conflict",
+            f"the benchmark `{name}` is a domain benchmark and a general one: a gain on it cannot "
+            "be told from forgetting",
+            subject.value(*place),
+            "keep it in one of the two lists",
+        )
+        for place, name in _named_benchmarks(instance)
+        if place[1] == "general" and name in domain
+    ]
+
+
+def _replay_for_nothing(
+    instance: Mapping[str, Any], parts: Mapping[str, float], subject: Subject
+) -> list[Diagnostic]:
+    if _at(instance, "mix", "replay") is None or parts["replay"] > 0:
+        return []
+    message = "`mix.replay` names replay rows, but `mix.parts.replay` is 0: no stage trains on them"
+    hint = "raise `mix.parts.replay`, or remove `mix.replay`"
+    return [Diagnostic("unused", message, subject.key("mix", "replay"), hint)]
+
+
+def _rate_of_a_part_that_does_not_learn(
+    instance: Mapping[str, Any], subject: Subject
+) -> list[Diagnostic]:
+    rate = _at(instance, "training", "vision_learning_rate")
+    learn = instance["base"].get("train", default("recipe", "base", "train"))
+    if rate is None or "vision" in learn:
+        return []
+    message = "`training.vision_learning_rate` is given, but `base.train` leaves vision as it is"
+    hint = "add `vision` to `base.train`, or remove the rate"
+    place = subject.value("training", "vision_learning_rate")
+    return [Diagnostic("unused", message, place, hint)]
+
+
+def _batches(instance: Mapping[str, Any], subject: Subject) -> list[Diagnostic]:
+    training = instance.get("training", {})
+    at_once = training.get("per_device_train_batch_size")
+    whole = training.get("global_batch_size", default("recipe", "training", "global_batch_size"))
+    if at_once is None or at_once <= whole:
+        return []
+    message = (
+        f"`training.per_device_train_batch_size` is {at_once}, more than a whole batch of {whole}"
+    )
+    hint = "raise `training.global_batch_size`, or leave the other out: as many rows as fit"
+    place = subject.value("training", "per_device_train_batch_size")
+    return [Diagnostic("conflict", message, place, hint)]
+
+
+def _judges_without_labels(instance: Mapping[str, Any], subject: Subject) -> list[Diagnostic]:
+    """Return the judges that nobody tells what to write: neither their training nor the prompt."""
+    result = []
+    for index, use in enumerate(_at(instance, "filters", "tasks") or ()):
+        model = str(_at(use, "judge", "model") or "")
+        name = use.get("prompt", "consistency@1")
+        if use["use"] != "consistency" or not prompts.is_known(name):
+            continue
+        words = set(prompts.template_text(name).split())
+        if not model.startswith(_OWN_MODELS) and not words >= _LABELS:
+            message = (
+                f"the prompt `{name}` names no labels, and the judge `{model}` was not trained "
+                "to write them"
+            )
+            place = subject.value("filters", "tasks", index, "prompt")
+            hint = "use `consistency@1`, which explains Yes, No and Open"
+            result.append(Diagnostic("judge-labels", message, place, hint))
+    return result
+
+
+def equal_arms(instance: Mapping[str, Any], subject: Subject) -> list[Diagnostic]:
+    """Return the arms of a matrix that are an earlier one under another name."""
+    seen: dict[str, str] = {}
+    result = []
+    for arm, changes in (instance.get("matrix") or {}).items():
+        first = seen.setdefault(json.dumps(changes, sort_keys=True), arm)
+        if first != arm:
+            message = f"the arm `{arm}` changes what `{first}` changes: both are one experiment"
+            place = subject.key("matrix", arm)
+            result.append(Diagnostic("equal-arms", message, place, "change or remove one of them"))
+    return result
+
+
+def _at(value: Any, *place: str) -> Any:
+    """Return the value at a place of a recipe; None where there is none."""
+    for step in place:
+        value = value.get(step) if isinstance(value, Mapping) else None
+    return value

@@ -8,11 +8,12 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 from engine import package_data
-from engine.diagnostics import Diagnostic, RequestError, Span, nearest
+from engine.diagnostics import Diagnostic, Note, RequestError, Span, nearest
 from engine.recipe.source import Entry, Node, Place, read, read_file
 from engine.recipe.subject import dotted
 
@@ -21,18 +22,46 @@ _DOTTED = re.compile(r"[^.\[\]]+(\.[^.\[\]]+|\[\d+\])*")
 _REFERENCE = re.compile(r"\$\{[\w.\[\]-]+\}")
 
 
-def read_with_parents(path: Path, shown_as: str) -> Node:
+@dataclass(frozen=True, slots=True)
+class Family:
+    """A recipe merged over its parents, and where each parent was asked for."""
+
+    tree: Node
+    links: Mapping[str, Span]  # file of a parent -> the `extends` of its child
+
+    def told(self, item: Diagnostic) -> Diagnostic:
+        """Return a diagnostic that says how the file it points into came in."""
+        return with_links(item, self.links)
+
+
+def with_links(item: Diagnostic, links: Mapping[str, Span]) -> Diagnostic:
+    """Add, to a mistake of a parent, the line that extends it, and so on up to the recipe."""
+    notes = list(item.notes)
+    file = item.span.file if item.span else None
+    while file is not None and file in links:
+        link = links[file]
+        notes.append(Note(f"extends `{file}`", link))
+        file = link.file
+    return replace(item, notes=tuple(notes))
+
+
+def read_with_parents(path: Path, shown_as: str) -> Family:
     """Read a recipe and merge it over its chain of parents. Raise RequestError."""
     chain: list[Path] = []
+    links: dict[str, Span] = {}
     tree: Node | None = None
-    while True:
-        chain.append(path.resolve())
-        node = read_file(path, shown_as)
-        tree = node if tree is None else merged(node, tree)
-        link = node.entries().get("extends")
-        if link is None:
-            return _without(tree, "extends")
-        path, shown_as = _parent(link.node, path, chain)
+    try:
+        while True:
+            chain.append(path.resolve())
+            node = read_file(path, shown_as)
+            tree = node if tree is None else merged(node, tree)
+            link = node.entries().get("extends")
+            if link is None:
+                return Family(_without(tree, "extends"), links)
+            path, shown_as = _parent(link.node, path, chain)
+            links[shown_as] = link.node.span
+    except RequestError as error:
+        raise RequestError(*(with_links(item, links) for item in error.diagnostics)) from None
 
 
 def merged(parent: Node, child: Node) -> Node:

@@ -6,15 +6,16 @@ Nothing here stops at the first mistake: a RequestError carries all that could b
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from engine import plugin
-from engine.diagnostics import Diagnostic, RequestError, Span
+from engine.diagnostics import Diagnostic, Note, RequestError, Span
 from engine.recipe import benchmarks, checks, compose, params, prompts, schema
 from engine.recipe.model import BenchmarkSpec, Experiment, Recipe
 from engine.recipe.sections import Places, Section, Sections, Spans
-from engine.recipe.source import Node
+from engine.recipe.source import Node, places
 from engine.recipe.subject import Subject
 
 MAIN = "main"
@@ -23,9 +24,13 @@ _BOUND_APART = ("benchmark_specs", "folder", "spans")
 
 def load_experiment(path: Path, overrides: Sequence[str] = ()) -> Experiment:
     """Load a recipe with its matrix arms. Raise RequestError with every diagnostic."""
-    tree = compose.read_with_parents(path, compose.shown_path(path))
+    family = compose.read_with_parents(path, compose.shown_path(path))
     mistakes: list[Diagnostic] = []
-    return _experiment(compose.overridden(tree, overrides, mistakes), path.parent, mistakes)
+    tree = compose.overridden(family.tree, overrides, mistakes)
+    try:
+        return _experiment(tree, path.parent, mistakes)
+    except RequestError as error:
+        raise RequestError(*map(family.told, error.diagnostics)) from None
 
 
 def experiment_of(raw: Mapping[str, Any], folder: Path) -> Experiment:
@@ -36,12 +41,31 @@ def experiment_of(raw: Mapping[str, Any], folder: Path) -> Experiment:
 
 def _experiment(tree: Node, folder: Path, mistakes: list[Diagnostic]) -> Experiment:
     loader = _Loader(folder, mistakes)
-    recipes = [(arm, loader.recipe(arm_tree)) for arm, arm_tree in _arms(tree, mistakes)]
+    recipes = []
+    arms = _arms(tree, mistakes)
+    known = set(mistakes)
+    for arm, arm_tree in arms:
+        num_before = len(mistakes)
+        recipes.append((arm, loader.recipe(arm_tree)))
+        own = [item for item in mistakes[num_before:] if item not in known]
+        mistakes[num_before:] = [_told(item, arm, tree) for item in own]
+        known.update(mistakes[num_before:])
     if mistakes:
         raise RequestError(*dict.fromkeys(mistakes))
     bound = {arm: recipe for arm, recipe in recipes if recipe is not None}
     recipe = bound.pop("")
     return Experiment(recipe=recipe, arms=bound or {MAIN: recipe}, raw=_raw(recipe, tree))
+
+
+def _told(item: Diagnostic, arm: str, tree: Node) -> Diagnostic:
+    """Return a diagnostic that names its arm, unless it points at the arm's own lines."""
+    matrix = tree.entries().get("matrix")
+    entry = matrix.node.entries().get(arm) if matrix and arm else None
+    if entry is None or item.span in {p.value for p in places(entry.node).values()}:
+        return item
+    if item.span in {p.key for p in places(entry.node).values()}:
+        return item
+    return replace(item, notes=(*item.notes, Note(f"is the matrix arm `{arm}`", entry.key)))
 
 
 def _arms(tree: Node, mistakes: list[Diagnostic]) -> list[tuple[str, Node]]:
@@ -63,7 +87,7 @@ class _Loader:
         self._open_frame = {**self._frame, "required": []}  # for an arm's changed sections alone
         self._sections = Sections()
         self._is_well_formed = True  # what checks across sections stand on
-        self._first: dict[str, Section] = {}  # of the recipe itself, which comes first
+        self._first: dict[str, Section] | None = None  # of the recipe itself, which comes first
         self._specs: dict[int, dict[str, BenchmarkSpec]] = {}  # by the section `benchmarks`
         self._bound: dict[tuple[object, ...], Any] = {}
 
@@ -80,26 +104,27 @@ class _Loader:
         specs = self._benchmarks(sections.get("benchmarks"), subject)
         if self._is_well_formed:
             instance = {name: section.instance for name, section in sections.items()}
-            self._mistakes += checks.mistakes(instance, subject)
+            self._mistakes += checks.mistakes(instance, specs, subject)
+            if self._first is sections:
+                self._mistakes += checks.equal_arms(instance, subject)
         return None if self._mistakes else self._recipe(sections, specs, subject)
 
     def _check_sections(
         self, tree: Node, sections: dict[str, Section], subject: Subject, unresolved: set[Span]
     ) -> None:
         """Note every way in which the sections that no earlier arm had break the schema."""
-        is_arm = self._first.keys() == sections.keys()
-        self._first = self._first or sections
-        if is_arm:
-            part: Any = {n: s.instance for n, s in sections.items() if s is not self._first[n]}
-        else:
-            part = tree.plain()
+        first, self._first = self._first, self._first or sections
+        is_arm = first is not None
+        part: Any = tree.plain() if not is_arm else None
+        if first is not None:
+            part = {n: s.instance for n, s in sections.items() if s is not first.get(n)}
         frame = self._open_frame if is_arm else self._frame
         of_frame = schema.mistakes(part, frame, subject)
         self._is_well_formed &= not of_frame
         found = [
             *of_frame,
             *params.mistakes_in_uses(part, self._frame, self._frame, subject),
-            *prompts.unknown(part, self._frame, subject),
+            *prompts.mistakes(part, self._frame, subject),
             *params.unknown_names(part, self._frame, subject),
         ]
         self._mistakes += [item for item in found if item.span not in unresolved]
@@ -120,7 +145,11 @@ class _Loader:
                 continue
             specs[name] = found.spec
             if scorer in plugin.names("scorers"):
-                self._mistakes += benchmarks.unknown_metrics(found, scorer)
+                note = Note("names this benchmark", span)
+                self._mistakes += [
+                    replace(item, notes=(note,))
+                    for item in benchmarks.unknown_metrics(found, scorer)
+                ]
         return specs
 
     def _recipe(

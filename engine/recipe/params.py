@@ -11,12 +11,13 @@ import dataclasses
 import types
 import typing
 from collections.abc import Mapping
+from dataclasses import dataclass, replace
 from functools import cache
 from typing import Any, Union, get_args, get_origin
 
 from engine import plugin
 from engine.diagnostics import Diagnostic, nearest
-from engine.plugin import AtLeast, Between, Family, Use
+from engine.plugin import AtLeast, Between, Family, PromptWith, Use
 from engine.recipe import schema as schemas
 from engine.recipe.schema import Schema
 from engine.recipe.source import Place
@@ -25,7 +26,7 @@ from engine.recipe.subject import Subject
 _NAMES = {bool: "boolean", int: "integer", float: "number", str: "string", types.NoneType: "null"}
 _SINGULAR = {family: family.removesuffix("s") for family in plugin.FAMILIES}
 
-PROMPT_FORM = {"pattern": "^[a-z0-9_]+@[0-9]+$", "x-form": "`name@version`", "x-prompt": True}
+PROMPT_FORM = {"pattern": "^[a-z0-9_]+@[0-9]+$", "x-form": "`name@version`, such as `bare@1`"}
 
 
 @cache
@@ -45,6 +46,8 @@ def schema_of(kind: Any) -> dict[str, Any]:
             result |= {"minimum": mark.low, "maximum": mark.high}
         elif isinstance(mark, AtLeast):
             result["minItems" if "items" in result else "minimum"] = mark.low
+        elif isinstance(mark, PromptWith):
+            result |= {**PROMPT_FORM, "x-prompt": list(mark.variables)}
     return result
 
 
@@ -59,18 +62,28 @@ def mistakes_in_uses(
     return result
 
 
-def prompts_named(instance: Any, schema: Schema, root: Schema) -> list[tuple[Place, str]]:
+@dataclass(frozen=True, slots=True)
+class PromptUse:
+    """A prompt template that a recipe names, and the variables that it will be given there."""
+
+    place: Place
+    name: str
+    variables: frozenset[str]
+
+
+def prompts_named(instance: Any, schema: Schema, root: Schema) -> list[PromptUse]:
     """Return every prompt template that an instance names, those in plug-in settings included."""
     found = [
-        (place, value)
-        for _, place, value in schemas.marked(instance, schema, root, "x-prompt")
+        PromptUse(place, value, frozenset(variables))
+        for variables, place, value in schemas.marked(instance, schema, root, "x-prompt")
         if isinstance(value, str)
     ]
     for family, place, value in schemas.marked(instance, schema, root, "x-family"):
         if isinstance(value, Mapping) and value.get("use") in plugin.names(family):
             part = fragment(family, value["use"])
             settings = {k: v for k, v in value.items() if k != "use"}
-            found += [((*place, *p), name) for p, name in prompts_named(settings, part, part)]
+            inner = prompts_named(settings, part, part)
+            found += [replace(use, place=(*place, *use.place)) for use in inner]
     return found
 
 
@@ -156,8 +169,6 @@ def _field_schema(field: dataclasses.Field[Any], hint: Any) -> dict[str, Any]:
     result = schema_of(hint)
     if plugin.has_default(field):
         result["default"] = default_of(field)
-    if field.name == "prompt" or field.name.endswith("_prompt"):
-        result |= PROMPT_FORM
     return result
 
 

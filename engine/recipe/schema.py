@@ -18,11 +18,14 @@ import jsonschema_rs
 
 from engine import package_data
 from engine.diagnostics import Diagnostic, nearest
+from engine.recipe import spellings
 from engine.recipe.source import Place
-from engine.recipe.spellings import hint_for_key, hint_for_type
-from engine.recipe.subject import Subject, shown
+from engine.recipe.subject import Subject, shortened, shown
 
 Schema = Mapping[str, Any]
+
+_MAX_HINTS = 200  # unknown keys of one section that are looked up: no file is read for more
+
 
 _TYPE_WORDS = {
     "object": "a section",
@@ -152,14 +155,33 @@ def _schema_at(schema: Schema, path: list[Any]) -> Schema:
 
 def _unknown_keys(found: _Found, subject: Subject) -> list[Diagnostic]:
     known = list(resolved(found.schema, found.root).get("properties", {}))
-    return [
-        Diagnostic(
-            "unknown-key",
-            f"`{key}` is not a {_key_word(found.place, subject)} of {subject.section(found.place)}",
-            subject.key(*found.place, key),
-            hint_for_key(key, known, in_plugin=bool(subject.at)),
-        )
-        for key in found.kind.unexpected
+    whole = f"a {_key_word(found.place, subject)} of {subject.section(found.place)}"
+    result = []
+    for index, key in enumerate(found.kind.unexpected):
+        hint = _hint_for_key(key, known, found, subject) if index < _MAX_HINTS else None
+        message = f"`{shortened(key)}` is not {whole}"
+        result.append(Diagnostic("unknown-key", message, subject.key(*found.place, key), hint))
+    return result
+
+
+def _hint_for_key(key: str, known: list[str], found: _Found, subject: Subject) -> str | None:
+    return spellings.hint_for_key(
+        shortened(key),
+        known,
+        _homes(key, found.root),
+        section=subject.name(found.place),
+        is_recipe=subject.is_recipe,
+    )
+
+
+def _homes(key: str, root: Schema) -> list[str]:
+    """Return the sections of a schema that have a key of this name, as people call them."""
+    parts = root.get("properties", {})
+    top = ["the recipe itself"] if key in parts else []
+    return top + [
+        f"`{name}`"
+        for name, part in parts.items()
+        if key in resolved(part, root).get("properties", {}) and "x-family" not in part
     ]
 
 
@@ -172,20 +194,19 @@ def _missing_key(found: _Found, subject: Subject) -> list[Diagnostic]:
     if _is_misspelt(key, found):
         return []  # the unknown key is the mistake
     part = resolved(found.schema.get("properties", {}).get(key, {}), found.root)
-    return [
-        Diagnostic(
-            "missing-key",
-            f"{subject.section(found.place)} needs the key `{key}`",
-            subject.key(*found.place),
-            f"{key}: {part['description']}" if "description" in part else None,
-        )
-    ]
+    hint = f"{key}: {part['description']}" if "description" in part else None
+    other = next((word for word in found.value if spellings.meant(word, [key])), None)
+    if key == "use" and other is not None:
+        hint = f"a plug-in is chosen with `use`: write it for `{other}`"
+    message = f"{subject.section(found.place)} needs the key `{key}`"
+    return [Diagnostic("missing-key", message, subject.key(*found.place), hint)]
 
 
 def _is_misspelt(key: str, found: _Found) -> bool:
     known = found.schema.get("properties", {})
     is_closed = found.schema.get("additionalProperties") is False
-    return is_closed and any(nearest(k, known) == key for k in found.value if k not in known)
+    others = [k for k in found.value if k not in known]
+    return is_closed and any(key in (spellings.meant(k, known), nearest(k, known)) for k in others)
 
 
 def _wrong_type(found: _Found, subject: Subject) -> list[Diagnostic]:
@@ -193,7 +214,7 @@ def _wrong_type(found: _Found, subject: Subject) -> list[Diagnostic]:
     types = [wanted] if isinstance(wanted, str) else list(wanted)
     words = " or ".join(_TYPE_WORDS[name] for name in types)
     message = f"{subject.section(found.place)} must be {words}, not {shown(found.value)}"
-    hint = hint_for_type(types, found.value, "x-family" in found.schema)
+    hint = spellings.hint_for_type(types, found.value, "x-family" in found.schema)
     return [Diagnostic("wrong-type", message, subject.value(*found.place), hint)]
 
 
@@ -203,8 +224,7 @@ def _wrong_choice(found: _Found, subject: Subject) -> list[Diagnostic]:
         f"{subject.section(found.place)} must be one of {_listed(choices)}, "
         f"not {shown(found.value)}"
     )
-    close = nearest(str(found.value), map(str, choices))
-    hint = f"did you mean `{close}`?" if close else None
+    hint = spellings.hint_for_choice(found.value, [str(choice) for choice in choices])
     return [Diagnostic("wrong-value", message, subject.value(*found.place), hint)]
 
 

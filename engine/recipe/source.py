@@ -16,7 +16,7 @@ from typing import Any
 import yaml
 
 from engine.diagnostics import Diagnostic, RequestError, Span
-from engine.recipe import scalars
+from engine.recipe import scalars, syntax
 from engine.recipe.scalars import Scalar
 
 Place = tuple[str | int, ...]  # ("filters", "tasks", 0, "judge")
@@ -24,17 +24,6 @@ Place = tuple[str | int, ...]  # ("filters", "tasks", 0, "judge")
 MAX_BYTES = 1_000_000
 MAX_DEPTH = 40
 MAX_VALUES = 20_000  # after aliases are written out
-
-_SYNTAX_HINTS = (
-    ("mapping values are not allowed", "quote a text that contains `: `, or check the indentation"),
-    (
-        "cannot start any token",
-        "indent with spaces, not tabs; quote a text that begins with `@`, `%` or a backtick",
-    ),
-    ("did not find expected key", "check the indentation, and that quotes and brackets are closed"),
-    ("could not find expected ':'", "a key is followed by `: ` and its value"),
-    ("did not find expected ',' or", "a bracket is not closed, or a comma is missing"),
-)
 
 
 @dataclass(frozen=True, slots=True)
@@ -99,7 +88,7 @@ def read_file(path: Path, shown_as: str) -> Node:
             Diagnostic(
                 "not-utf8",
                 f"`{shown_as}` is not UTF-8 text",
-                _span_after(before, shown_as),
+                syntax.span_after(before, shown_as),
                 "save the file as UTF-8",
             )
         ) from None
@@ -149,6 +138,7 @@ class _Reader:
         self.mistakes: list[Diagnostic] = []
         self.anchors: dict[str, tuple[Node, int]] = {}  # with the number of values inside
         self.open_anchors: set[str] = set()
+        self.open_brackets: list[Span] = []
         self.num_values = 0
         self.events: Iterator[Any] = iter(())
 
@@ -158,7 +148,11 @@ class _Reader:
             self.events = yaml.parse(self.text, Loader=yaml.CSafeLoader)
             root = self._document()
         except yaml.YAMLError as error:
-            self._note_syntax(error)
+            found = syntax.mistake(error, self.text, self.file, self.open_brackets)
+            self.mistakes.append(found)
+        except UnicodeEncodeError as error:  # bytes of the command line that are no text
+            span = syntax.span_after(self.text[: error.start], self.file)
+            self._note("not-utf8", "this is not UTF-8 text", span, "write it in UTF-8")
         except _Stop:
             pass
         if self.mistakes or root is None:
@@ -212,9 +206,13 @@ class _Reader:
         span = self._span(event)
         if isinstance(event, yaml.ScalarEvent):
             return Node(self._scalar(event, span), span)
-        if isinstance(event, yaml.SequenceStartEvent):
-            return Node(tuple(self._items(depth)), span)
-        return Node(self._mapping(depth), span)
+        if event.flow_style:
+            self.open_brackets.append(span)
+        is_list = isinstance(event, yaml.SequenceStartEvent)
+        node = Node(tuple(self._items(depth)) if is_list else self._mapping(depth), span)
+        if event.flow_style:
+            self.open_brackets.pop()
+        return node
 
     def _items(self, depth: int) -> Iterator[Node]:
         while not isinstance(event := next(self.events), yaml.SequenceEndEvent):
@@ -231,7 +229,7 @@ class _Reader:
                 first = entries[key].key.line
                 self._note(
                     "duplicate-key",
-                    f"`{key}` is written twice in the same section",
+                    f"`{key[:60]}` is written twice in the same section",
                     span,
                     f"the first one is in line {first}; keep one of them",
                 )
@@ -287,21 +285,6 @@ class _Reader:
             )
         return None
 
-    def _note_syntax(self, error: yaml.YAMLError) -> None:
-        mark = getattr(error, "problem_mark", None) or getattr(error, "context_mark", None)
-        problem = getattr(error, "problem", None) or getattr(error, "reason", None) or str(error)
-        context = getattr(error, "context", None)
-        if mark is not None:
-            span = Span(self.file, mark.line + 1, mark.column + 1)
-        else:
-            span = _span_after(self.text[: getattr(error, "position", 0)], self.file)
-        said = f"this is not valid YAML: {problem}" + (f" ({context})" if context else "")
-        hint = next((hint for part, hint in _SYNTAX_HINTS if part in problem), None)
-        began = getattr(error, "context_mark", None)
-        if hint and began is not None and began.line + 1 < span.line:
-            hint += f" (it begins in line {began.line + 1})"
-        self._note("syntax", said, span, hint)
-
     def _note(self, code: str, message: str, span: Span, hint: str | None = None) -> None:
         self.mistakes.append(Diagnostic(code, message, span, hint))
 
@@ -313,8 +296,3 @@ class _Reader:
 def _short_tag(tag: str) -> str:
     """Return a tag as it is written."""
     return tag.replace("tag:yaml.org,2002:", "!!", 1)
-
-
-def _span_after(text: str, file: str) -> Span:
-    line = text.count("\n")
-    return Span(file, line + 1, len(text) - (text.rfind("\n") + 1) + 1)

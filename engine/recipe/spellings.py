@@ -1,103 +1,116 @@
-"""What people write instead of what the recipe language calls it, for hints; never an alias.
-
-The spellings are those of LLaMA-Factory, Axolotl, ms-swift, Oumi, TRL and NeMo Automodel.
-"""
+"""What people write instead of what the recipe language calls it, for hints; never an alias."""
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from typing import Any
 
 from engine.diagnostics import nearest
+from engine.recipe.peers import DIFFERS, ELSEWHERE, LORA_KIND, NEAR, OURS, QUANTISED
 
-OURS = {
-    "model_name_or_path": "base.model",
-    "pretrained_model_name_or_path": "base.model",
-    "base_model": "base.model",
-    "model_name": "base.model",
-    "model_revision": "base.revision",
-    "revision_of_model": "base.revision",
-    "finetuning_type": "base.method",
-    "adapter": "base.method",
-    "tuner_type": "base.method",
-    "train_type": "base.method",
-    "use_peft": "base.method",
-    "lora_rank": "base.lora.rank",
-    "lora_r": "base.lora.rank",
-    "r": "base.lora.rank",
-    "lora_alpha": "base.lora.alpha",
-    "lora_dropout": "base.lora.dropout",
-    "lora_target": "base.lora.targets",
-    "lora_target_modules": "base.lora.targets",
-    "target_modules": "base.lora.targets",
-    "freeze_vision_tower": "base.train",
-    "freeze_multi_modal_projector": "base.train",
-    "freeze_language_model": "base.train",
-    "freeze_mm_modules": "base.train",
-    "freeze_vit": "base.train",
-    "freeze_aligner": "base.train",
-    "freeze_llm": "base.train",
-    "freeze_layers": "base.train",
-    "unfrozen_parameters": "base.train",
-    "lr": "training.learning_rate",
-    "vision_lr": "training.vision_learning_rate",
-    "vit_lr": "training.vision_learning_rate",
-    "micro_batch_size": "training.per_device_train_batch_size",
-    "local_batch_size": "training.per_device_train_batch_size",
-    "batch_size": "training.global_batch_size",
-    "train_batch_size": "training.global_batch_size",
-    "num_epochs": "training.num_train_epochs",
-    "epochs": "training.num_train_epochs",
-    "cutoff_len": "training.max_length",
-    "sequence_len": "training.max_length",
-    "model_max_length": "training.max_length",
-    "max_seq_length": "training.max_length",
-    "lr_scheduler": "training.lr_scheduler_type",
-    "warmup_steps": "training.warmup_ratio",
-    "gradient_clipping": "training.max_grad_norm",
-    "bf16": "training.precision",
-    "fp16": "training.precision",
-    "dataset": "source",
-    "datasets": "source",
-    "data": "source",
-    "mix_strategy": "mix.order",
-    "interleave_probs": "mix.parts",
-    "interleave_prob": "mix.parts",
-    "mixture_proportion": "mix.parts",
-    "eval_dataset": "benchmarks",
-    "evaluation": "benchmarks",
+_VALUES: dict[str, str] = {
+    "fp32": "float32",
+    "float": "float32",
+    "bf16": "bfloat16",
+    "bf16-mixed": "bfloat16",
+    "llm": "language",
+    "lm": "language",
+    "language_model": "language",
+    "text": "language",
+    "vit": "vision",
+    "vision_tower": "vision",
+    "vision_encoder": "vision",
+    "vision_model": "vision",
+    "visual": "vision",
+    "aligner": "projector",
+    "connector": "projector",
+    "merger": "projector",
+    "mm_projector": "projector",
+    "multi_modal_projector": "projector",
+    "sft": "full",
+    "none": "full",
+    "adapter": "lora",
+    "peft": "lora",
+    "shuffle": "random",
+    "shuffled": "random",
+    "concat": "sequential",
+    "constant_with_warmup": "constant",
+    "warmup_stable_decay": "constant",
+    "cosine_with_restarts": "cosine",
+    "cosine_with_min_lr": "cosine",
+    "one_stage": "single_stage",
+    "single": "single_stage",
+    "scratch": "random",
 }
 
-_ELSEWHERE = {
-    "gradient_accumulation_steps": "it follows from `global_batch_size` and the devices",
-    "template": "the chat template comes with the model",
-    "chat_template": "the chat template comes with the model",
-    "output_dir": "results go to the store: `--store` or ADAPT_STORE",
-    "checkpoint_dir": "results go to the store: `--store` or ADAPT_STORE",
-    "store": "it is a fact of the machine: `--store` or ADAPT_STORE",
-    "report_to": "it is a fact of the machine, not of the experiment",
-    "deepspeed": "it is a fact of the machine, not of the experiment",
-    "dataloader_num_workers": "it is a fact of the machine, not of the experiment",
-    "defaults": "a recipe has one parent, named with `extends`",
-    "base_recipe": "a recipe has one parent, named with `extends`",
-    "type": "a plug-in is chosen with `use`",
-    "_target_": "a plug-in is chosen with `use`",
+_NO_VALUE: dict[str, str] = {
+    **dict.fromkeys(("qlora", "q_lora", "4bit", "8bit", "int8", "int4"), QUANTISED),
+    **dict.fromkeys(("dora", "rslora", "pissa", "loha", "adalora", "oft", "galore"), LORA_KIND),
+    **dict.fromkeys(("fp16", "float16", "half"), "the half precision here is `bfloat16`"),
+    "freeze": "`base.train` lists the parts that learn",
 }
 
 _YAML_1_1 = {"yes": "true", "on": "true", "y": "true", "no": "false", "off": "false", "n": "false"}
 
 
-def hint_for_key(key: str, known: Sequence[str], *, in_plugin: bool = False) -> str | None:
-    """Return the way out for a key that is not one of `known`."""
-    ours = OURS.get(key)
-    if ours and not (in_plugin and nearest(key, known)):
-        return f"`{key}` is spelled `{ours}` here"
-    if key in _ELSEWHERE:
-        return _ELSEWHERE[key]
-    close = nearest(key, known)
+def meant(key: str, known: Sequence[str]) -> str | None:
+    """Return the key of this very section, one of `known`, that others call `key`."""
+    word = _plain_word(key)
+    if word in known and word != key:
+        return word
+    names = [ours for ours, theirs in NEAR.items() if word in theirs.split()]
+    leaf = OURS.get(word, "").rpartition(".")[2]
+    return next((name for name in (*names, leaf) if name in known), None)
+
+
+def hint_for_key(
+    key: str,
+    known: Sequence[str],
+    homes: Sequence[str] = (),
+    *,
+    section: str = "",
+    is_recipe: bool = True,
+) -> str | None:
+    """Return the way out for a key that is not one of `known`, the keys of `section`.
+
+    `homes` are other sections that have a key of this very name.
+    """
+    word = _plain_word(key)
+    here, close = meant(key, known), nearest(word, known)
+    if here and (here != close or word in OURS):
+        return _spelled(key, f"{section}.{here}" if section else here)
+    if is_recipe or not close:
+        if word in OURS:
+            return _spelled(key, OURS[word])
+        if word in ELSEWHERE:
+            return ELSEWHERE[word]
+        if homes and is_recipe:
+            return f"`{key}` is a key of {' and '.join(homes)}"
     if close:
         return f"did you mean `{close}`?"
     return "known keys: " + ", ".join(f"`{name}`" for name in sorted(known)) if known else None
+
+
+def _spelled(key: str, ours: str) -> str:
+    differs = DIFFERS.get(_plain_word(key))
+    return f"`{key}` is spelled `{ours}` here" + (f": {differs}" if differs else "")
+
+
+def _plain_word(key: str) -> str:
+    """Return a key as it would be spelled here: `--loraRank`, `lora-rank` -> `lora_rank`."""
+    snake = re.sub(r"(?<=[a-z0-9])(?=[A-Z])", "_", key.lstrip("-"))
+    return snake.replace("-", "_").lower()
+
+
+def hint_for_choice(value: Any, choices: Sequence[str]) -> str | None:
+    """Return the way out for a value that is not one of `choices`."""
+    word = str(value).lower()
+    ours = _VALUES.get(word)
+    if ours in choices:
+        return f"`{value}` is called `{ours}` here"
+    close = nearest(word, choices)
+    return _NO_VALUE.get(word) or (f"did you mean `{close}`?" if close else None)
 
 
 def hint_for_type(types: Sequence[str], value: Any, is_use: bool) -> str | None:
@@ -109,6 +122,12 @@ def hint_for_type(types: Sequence[str], value: Any, is_use: bool) -> str | None:
             return f"write {{use: {value}}}"
         if "number" in types or "integer" in types:
             return _hint_for_number(value)
+    if "object" in types and isinstance(value, str) and re.match(r"\w+:\S", value):
+        return f"write a space after the colon: `{value.replace(':', ': ', 1)}`"
+    if value is None and "null" not in types:
+        return "give it a value, or remove the key"
+    if types == ["string"] and isinstance(value, list) and len(value) == 1:
+        return f"write one value and no list: {value[0]}"
     if "array" in types and not isinstance(value, dict | list):
         return f"write a list: [{value if value is not None else ''}]"
     if types == ["string"] and isinstance(value, int | float):

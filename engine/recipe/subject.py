@@ -19,6 +19,11 @@ class Subject:
     at: Place = ()
     whole: str = "a recipe"  # "a recipe", "filter `consistency`"
 
+    @property
+    def is_recipe(self) -> bool:
+        """Tell whether this is a recipe, not a benchmark file or the settings of a plug-in."""
+        return not self.at and self.whole == "a recipe"
+
     def value(self, *place: str | int) -> Span:
         """Return the place of a value, or of the nearest section around it."""
         return self._nearest(place).value
@@ -60,5 +65,9 @@ def shown(value: Any) -> str:
         return "a section"
     if isinstance(value, list):
         return "a list"
-    text = json.dumps(value, ensure_ascii=False)
+    return shortened(json.dumps(value, ensure_ascii=False))
+
+
+def shortened(text: str) -> str:
+    """Return a text that fits into a sentence."""
     return text if len(text) <= 60 else text[:57] + "..."

@@ -23,6 +23,10 @@ MAX_NODES = 12  # names before the rest is counted
 
 def verdict(found: Found) -> str:
     """Return in one line what a reviewer wants to know first."""
+    if found["new"]["kind"] == "lock":
+        num = verdicts.counted(len(found["outside"]), "locked fact")
+        verb = "differs" if len(found["outside"]) == 1 else "differ"
+        return f"{num} {verb}, {found['num_kept']} are the same"
     meant = [c for c in found["changes"] if not c["effect"]["neutral"]]
     num_outside = len(found["outside"])
     if not found["changes"] and not found["reruns"] and not found["removed"]:
@@ -44,7 +48,8 @@ def text(found: Found) -> str:
     for item in found["outside"]:
         lines.append(f"  {item['kind']} {_outside(item)}")
         lines += [f"      {line}" for line in (item["text"] or "").splitlines()]
-        lines.append(f"      runs again: {_names(item['nodes'])}")
+        if item["nodes"]:
+            lines.append(f"      runs again: {_names(item['nodes'])}")
     lines += _section("runs again", [_node_line(node) for node in found["reruns"]])
     lines += _section("no longer needed", found["removed"])
     lines += _section("scores", [_score(row) for row in found["scores"]])
@@ -133,6 +138,8 @@ def _details(change: Found) -> list[str]:
 
 
 def _outside(item: Found) -> str:
+    if item["kind"] == "locked fact":
+        return f"{item['path']}: {_value(item['old'])} -> {_value(item['new'])}"
     path = item["path"].split(".", maxsplit=1)[-1] if "." in item["path"] else item["path"]
     if item["kind"] == "stage version":
         return f"of {_names(item['nodes'])}: {item['old']} -> {item['new']}"
@@ -188,8 +195,8 @@ def _change_table(changes: Sequence[Found]) -> list[str]:
 
 def _outside_list(outside: Sequence[Found]) -> list[str]:
     lines = [
-        f"- **{item['kind']}** {_escaped(_outside(item))}; runs again: "
-        f"{_escaped(_names(item['nodes']))}"
+        f"- **{item['kind']}** {_escaped(_outside(item))}"
+        + (f"; runs again: {_escaped(_names(item['nodes']))}" if item["nodes"] else "")
         for item in outside
     ]
     for item in outside:

@@ -3,20 +3,20 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from engine.artifacts import Artifact
 from engine.plan import diff, graph
 from engine.plan.diff import Change
-from engine.plan.estimate import Estimate, Measurement, estimate
+from engine.plan.estimate import Estimate, Measurement, Past, Stored, estimate
 from engine.plan.stage import Node, Plan
-from engine.runtime import events, runs
 from engine.runtime.store import Store
+from engine.runtime.timings import measurements
 
 CACHED = "cached"
 WILL_RUN = "will run"
-_RUNS_LOOKED_AT = 20
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,45 +30,59 @@ class NodeOutlook:
     estimate: Estimate | None = None
 
 
+@dataclass(frozen=True, slots=True)
+class View:
+    """A plan as a store sees it."""
+
+    nodes: Sequence[NodeOutlook]
+    measured: Sequence[Measurement]  # in order of time
+    stored: Mapping[str, Stored]  # of the plan's nodes, by key
+
+
 def states(plan: Plan, store: Store) -> dict[str, str]:
     """Return the state of each node by id; quick, for plans that are all cached."""
-    return {node.id: CACHED if store.get(node.key) else WILL_RUN for node in plan.nodes}
+    return _states(plan, _artifacts(plan, store))
 
 
 def outlook(plan: Plan, store: Store) -> list[NodeOutlook]:
     """Return what would happen to each node of a plan, with reasons and estimates."""
-    state_of = states(plan, store)
-    stored = _preimages_by_stage(store) if WILL_RUN in state_of.values() else {}
+    return list(look(plan, store).nodes)
+
+
+def look(plan: Plan, store: Store) -> View:
+    """Return what would happen to each node, and what the store knows of this and earlier work."""
+    artifacts = _artifacts(plan, store)
+    state_of = _states(plan, artifacts)
+    preimages = _preimages_by_stage(store) if WILL_RUN in state_of.values() else {}
     measured = measurements(store)
+    past = Past(measured)
     node_of_key = {node.key: node.id for node in plan.nodes}
     found = []
     for node in plan.nodes:
-        guess = estimate(node, plan.recipe, measured)
+        guess = estimate(node, plan.recipe, past)
         if state_of[node.id] == CACHED:
             found.append(NodeOutlook(node, CACHED, "in the store", (), guess))
             continue
-        nearest = diff.nearest(node.preimage, stored.get(node.stage, ()))
+        nearest = diff.nearest(node.preimage, preimages.get(node.stage, ()))
         changed = tuple(diff.changes(nearest, node.preimage)) if nearest is not None else None
         reason = _reason(node, changed, state_of, node_of_key)
         found.append(NodeOutlook(node, WILL_RUN, reason, changed or (), guess))
-    return found
+    stored = {key: _stored(artifact) for key, artifact in artifacts.items()}
+    return View(found, measured, stored)
 
 
-def measurements(store: Store) -> list[Measurement]:
-    """Return what nodes took in the newest runs, in order of time."""
-    found = []
-    worked = [run for run in runs.all_runs(store) if (run.path / "logs").exists()]
-    for run in worked[-_RUNS_LOOKED_AT:]:
-        log, _ = events.read(run.events_path)
-        for event in log:
-            if isinstance(event, events.NodeFinished):
-                found.append(_measurement(run.facts()["recipe"], run, event))
-    return found
+def _artifacts(plan: Plan, store: Store) -> dict[str, Artifact]:
+    found = {node.key: store.get(node.key) for node in plan.nodes}
+    return {key: artifact for key, artifact in found.items() if artifact is not None}
 
 
-def _measurement(recipe: str, run: runs.Run, event: events.NodeFinished) -> Measurement:
-    stage = event.node.split("/", maxsplit=1)[0]
-    return Measurement(recipe, event.node, stage, event.wall_s, event.peak_memory_gb)
+def _states(plan: Plan, artifacts: Mapping[str, Artifact]) -> dict[str, str]:
+    return {node.id: CACHED if node.key in artifacts else WILL_RUN for node in plan.nodes}
+
+
+def _stored(artifact: Artifact) -> Stored:
+    manifest = artifact.manifest
+    return Stored(manifest.counts, sum(entry.size_bytes for entry in manifest.files))
 
 
 def _preimages_by_stage(store: Store) -> dict[str, list[Mapping[str, Any]]]:
@@ -84,15 +98,53 @@ def _reason(
     state_of: Mapping[str, str],
     node_of_key: Mapping[str, str],
 ) -> str:
+    """Say in words what moved: the stage's version, a pin, a setting of its own, or an input."""
     if changed is None:
         return "never run before"
-    # A report names the keys of other nodes among its params: they moved because those nodes did.
+    # A report lists the plan among its params: that moved because other nodes did.
     own = [c for c in changed if not c.is_input and str(c.new) not in node_of_key]
+    own = [c for c in own if not c.path.startswith("params.plan[")]
     if own:
+        first = min(own, key=lambda change: _RANK[_kind(change)])
         more = f" and {len(own) - 1} more" if len(own) > 1 else ""
-        return f"{own[0]}{more}"
+        return f"{_words(node, first)}{more}"
     upstream = sorted(name for name in graph.parents(node) if state_of[name] != CACHED)
     if upstream:
-        return f"its input `{upstream[0]}` will run"
+        return f"upstream: its input `{upstream[0]}` will run"
     inputs = sorted({node_of_key.get(str(change.new), change.path) for change in changed})
-    return f"its input `{inputs[0]}` changed" if inputs else "its artifact has gone from the store"
+    if inputs:
+        return f"upstream: its input `{inputs[0]}` changed"
+    return "its artifact has gone from the store"
+
+
+_RANK = {"version": 0, "own": 1, "prompts": 2, "pins": 3}
+
+
+def _kind(change: Change) -> str:
+    head = change.path.partition(".")[0]
+    if head in ("pins", "prompts"):
+        return head
+    return "version" if head == "version" or change.path.endswith(".version") else "own"
+
+
+def _words(node: Node, change: Change) -> str:
+    kind, rest = _kind(change), change.path.partition(".")[2]
+    if kind == "version" and rest:
+        what = rest.removesuffix(".version")
+        return f"version of the plug-in of `{what}`: {change.old} -> {change.new}"
+    if kind == "version":
+        return f"stage version: `{node.stage}` is {change.new}, was {change.old}"
+    if kind == "prompts":
+        return f"pin: the text of the prompt `{rest}` {change.kind}"
+    if kind == "pins":
+        what = (
+            "the data of its source" if rest.partition(".")[0] == "source" else _weights(node, rest)
+        )
+        return f"pin: {what} {change.kind}"
+    return f"own change: {str(change).removeprefix('params.')}"
+
+
+def _weights(node: Node, rest: str) -> str:
+    pins = node.preimage.get("pins", {})
+    named = [name for name in pins if rest == name or rest.startswith((f"{name}.", f"{name}["))]
+    return f"the weights of `{named[0] if named else rest}`"

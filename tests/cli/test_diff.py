@@ -184,3 +184,18 @@ def test_one_side_outside_of_git_is_refused(tmp_path: Path, capsys, monkeypatch)
     shutil.copy(RECIPES / "quickstart.yaml", tmp_path / "mine.yaml")
 
     assert "nothing-to-compare" in diff(capsys, "mine.yaml", code=1)
+
+
+def test_two_locks_are_compared_fact_by_fact(folder: Path, capsys):
+    cli.main(["lock", "mine.yaml", "--offline"])
+    capsys.readouterr()
+    text = (folder / "mine.lock.json").read_text("utf-8")
+    (folder / "old.lock.json").write_text(text.replace('"python": "', '"python": "2.'))
+
+    printed = diff(capsys, "old.lock.json", "mine.lock.json").splitlines()
+    assert printed[1].startswith("1 locked fact differs, ")
+    assert printed[3].startswith('  locked fact python: "2.')
+    document = found(capsys, "old.lock.json", "mine.lock.json")
+    assert [item["path"] for item in document["outside"]] == ["python"]
+    diff(capsys, "old.lock.json", "mine.lock.json", "--exit-code", code=1)
+    assert "no.lock.json" in diff(capsys, "no.lock.json", "mine.lock.json", code=1)

@@ -10,6 +10,8 @@ from engine import cli
 from engine.catalog import LocalPins
 from engine.cli import explain
 from engine.diagnostics import RequestError
+from engine.forecast import fit
+from engine.models._known import finder_of
 from engine.pipeline import compile_plan
 from engine.recipe.load import load_experiment
 from tests.rules.golden import ROOT
@@ -64,12 +66,21 @@ def told(text: str, folder: Path) -> set[str]:
     rest = [line for key, line in REST.items() if key not in present]
     path = folder / "recipe.yaml"
     path.write_text("\n".join((*rest, text)) if _is_part(text) else text, encoding="utf-8")
-    (folder / "empty").mkdir(exist_ok=True)
+    _lay_out(folder)
     try:
-        compile_plan(load_experiment(path), LocalPins(folder, lambda file: str(file)))
+        experiment = load_experiment(path)
+        fit.check(experiment, finder_of(folder, {"HOME": str(folder)}))
+        compile_plan(experiment, LocalPins(folder, lambda file: str(file)))
     except RequestError as error:
         return {item.code for item in error.diagnostics}
     return set()
+
+
+def _lay_out(folder: Path) -> None:
+    """Make the folders that examples name: one without pictures, one with a foreign model."""
+    (folder / "empty").mkdir(exist_ok=True)
+    (folder / "models" / "gpt2").mkdir(parents=True, exist_ok=True)
+    (folder / "models" / "gpt2" / "config.json").write_text('{"model_type": "gpt2"}')
 
 
 def _is_part(text: str) -> bool:

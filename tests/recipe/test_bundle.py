@@ -2,12 +2,14 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from typing import Any
 
 import pytest
 from jsonschema import Draft202012Validator
 
 from engine import package_data
-from engine.recipe.bundle import bundle
+from engine.recipe import schema
+from engine.recipe.bundle import benchmark_bundle, bundle
 
 RECIPES = sorted(package_data.folder("recipes").glob("*.yaml"))
 
@@ -27,12 +29,57 @@ def test_the_bundle_is_a_valid_schema_without_our_own_keywords():
 
 
 @pytest.mark.parametrize("path", RECIPES, ids=lambda path: path.stem)
-def test_every_recipe_without_a_parent_is_valid_in_an_editor(path: Path):
+def test_every_recipe_is_valid_in_an_editor_with_or_without_a_parent(path: Path):
     from engine.recipe.source import read_file
 
-    instance = read_file(path, path.name).plain()
-    if "extends" not in instance:
-        Draft202012Validator(bundle()).validate(instance)
+    Draft202012Validator(bundle()).validate(read_file(path, path.name).plain())
+
+
+def errors_of(instance: dict[str, Any]) -> list[str]:
+    return [error.message for error in Draft202012Validator(bundle()).iter_errors(instance)]
+
+
+def test_a_whole_recipe_needs_what_a_child_takes_from_its_parent():
+    part = {"recipe": 1, "name": "x", "source": {"split": "test"}, "generator": {}}
+
+    assert errors_of({**part, "extends": "parent.yaml"}) == []
+    assert errors_of(part) == [
+        "'base' is a required property",
+        "'use' is a required property",
+        "'model' is a required property",
+    ]
+
+
+def test_an_item_of_a_list_is_complete_in_a_child_too():
+    tasks = [{"use": "consistency", "prompt": "consistency@1"}]
+    child = {"recipe": 1, "name": "x", "extends": "parent.yaml", "filters": {"tasks": tasks}}
+
+    assert errors_of(child) == ["'judge' is a required property"]
+
+
+def test_an_arm_knows_the_keys_of_a_recipe():
+    recipe = {"recipe": 1, "name": "x", "extends": "p.yaml"}
+    right = {"mix.pipeline": "two_stage", "filters.pairs[0].min_side_px": 3, "source.split": "a"}
+
+    assert errors_of({**recipe, "matrix": {"arm": right}}) == []
+    assert errors_of({**recipe, "matrix": {"arm": {"mix.pipeline": "three_stage"}}})
+    assert errors_of({**recipe, "matrix": {"arm": {"mix.pipelin": "two_stage"}}})
+
+
+@pytest.mark.parametrize("made", [bundle, benchmark_bundle])
+def test_every_key_has_prose_to_show(made: Any):
+    root = made()
+    bare = []
+    for name, part in [("", root), *root["$defs"].items()]:
+        for key, item in part.get("properties", {}).items():
+            if "const" not in item and "description" not in schema.resolved(item, root):
+                bare.append(f"{name}.{key}")
+
+    assert [key for key in bare if not key.startswith("arm.")] == []
+
+
+def test_no_default_is_null_for_editors_stop_at_one():
+    assert '"default": null' not in json.dumps(bundle())
 
 
 def test_a_wrong_setting_is_seen_in_an_editor():

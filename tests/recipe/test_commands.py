@@ -1,4 +1,4 @@
-"""The verbs `init`, `validate` and `schema`, run as a user runs them."""
+"""The verb `validate`, run as a user runs it."""
 
 from __future__ import annotations
 
@@ -10,7 +10,6 @@ from pathlib import Path
 import pytest
 from jsonschema import Draft202012Validator
 
-from engine import package_data
 from engine.cli import main
 from engine.recipe import schema
 
@@ -26,49 +25,6 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 def written(folder: Path, text: str) -> str:
     (folder / "r.yaml").write_text(text, encoding="utf-8")
     return "r.yaml"
-
-
-def test_init_writes_a_recipe_under_its_own_name(folder: Path):
-    assert main(["init", "my_domain"]) == 0
-
-    text = (folder / "my_domain.yaml").read_text("utf-8")
-    original = (package_data.folder("recipes") / "quickstart.yaml").read_text("utf-8")
-    assert text == original.replace("name: quickstart\n", "name: my_domain\n")
-
-
-def test_what_init_writes_is_valid(folder: Path):
-    for template in ("quickstart", "biomed", "pocket_ablation"):
-        assert main(["init", f"from_{template}", "--from", template]) == 0
-        assert main(["validate", f"from_{template}.yaml"]) == 0
-
-
-def test_init_refuses_to_overwrite(folder: Path, capsys: pytest.CaptureFixture[str]):
-    (folder / "mine.yaml").write_text("precious")
-
-    assert main(["init", "mine"]) == 1
-    assert (folder / "mine.yaml").read_text() == "precious"
-    assert "nothing was written" in capsys.readouterr().err
-
-
-@pytest.mark.parametrize(
-    ("arguments", "hint"),
-    [
-        (["init", "x", "--from", "quikstart"], "did you mean `quickstart`?"),
-        (["init", "My Domain"], "adapt init my_domain"),
-        (["init", "no_folder/x"], "cannot write"),
-    ],
-)
-def test_init_says_what_to_do_instead(
-    arguments: list[str], hint: str, folder: Path, capsys: pytest.CaptureFixture[str]
-):
-    assert main(arguments) == 1
-    assert hint in capsys.readouterr().err
-    assert list(folder.iterdir()) == []
-
-
-def test_init_quotes_a_name_that_looks_like_a_number(folder: Path):
-    assert main(["init", "2024"]) == 0
-    assert 'name: "2024"\n' in (folder / "2024.yaml").read_text("utf-8")
 
 
 def test_validate_prints_every_mistake_and_exits_with_1(
@@ -131,18 +87,6 @@ def test_validate_of_a_missing_file_is_a_wrong_request(
 ):
     assert main(["validate", "none.yaml"]) == 1
     assert "cannot read `none.yaml`" in capsys.readouterr().err
-
-
-@pytest.mark.parametrize("name", ["recipe", "bundle", "benchmark", "filters/image_size"])
-def test_schema_prints_json(name: str, capsys: pytest.CaptureFixture[str]):
-    assert main(["schema", name]) == 0
-
-    Draft202012Validator.check_schema(json.loads(capsys.readouterr().out))
-
-
-def test_schema_knows_the_nearest_name(capsys: pytest.CaptureFixture[str]):
-    assert main(["schema", "recip"]) == 1
-    assert "did you mean `recipe`?" in capsys.readouterr().err
 
 
 def test_help_of_the_verbs_imports_neither_yaml_nor_the_validator():

@@ -76,14 +76,14 @@ def test_parents_are_found_beside_the_file_that_names_them(tmp_path: Path):
     (tmp_path / "base" / "a.yaml").write_text("extends: b.yaml\nx: 1\ny: 1\n")
     (tmp_path / "base" / "b.yaml").write_text("x: 2\nz: 2\n")
     (tmp_path / "r.yaml").write_text("extends: base/a.yaml\ny: 0\n")
-    found = compose.read_with_parents(tmp_path / "r.yaml", "r.yaml")
+    found = compose.read_with_parents(tmp_path / "r.yaml", "r.yaml").tree
 
     assert found.plain() == {"x": 1, "y": 0, "z": 2}
 
 
 def test_parents_are_also_found_among_the_packaged_recipes(tmp_path: Path):
     (tmp_path / "r.yaml").write_text("extends: base/qwen2_vl_2b.yaml\n")
-    found = compose.read_with_parents(tmp_path / "r.yaml", "r.yaml")
+    found = compose.read_with_parents(tmp_path / "r.yaml", "r.yaml").tree
 
     assert found.plain()["base"]["model"] == "Qwen/Qwen2-VL-2B-Instruct"
 

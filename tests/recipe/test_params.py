@@ -9,7 +9,7 @@ from jsonschema import Draft202012Validator
 
 from engine import plugin
 from engine.diagnostics import Diagnostic
-from engine.plugin import AtLeast, Between, Family, ModelUse, Neutral, Use
+from engine.plugin import AtLeast, Between, Family, ModelUse, Neutral, PromptWith, Use
 from engine.recipe import params, schema
 from engine.recipe.source import places, read
 from engine.recipe.subject import Subject
@@ -38,7 +38,7 @@ class Settings:
         default_factory=lambda: Use("transformers", 7, {"batch_size": 2})
     )
     judge: ModelUse | None = None
-    prompt: str = "bare@1"
+    prompt: Annotated[str, PromptWith(("question",))] = "bare@1"
 
 
 def test_a_field_becomes_type_bounds_prose_and_default():
@@ -68,7 +68,7 @@ def test_a_field_becomes_type_bounds_prose_and_default():
         ("backend", {"x-family": "backends", "default": {"use": "transformers", "batch_size": 2}}),
         ("judge", {"type": ["object", "null"], "required": ["model"]}),
         ("inner", {"type": "object", "additionalProperties": False, "default": {"side_px": 8}}),
-        ("prompt", {"x-prompt": True, "default": "bare@1"}),
+        ("prompt", {"x-prompt": ["question"], "default": "bare@1"}),
     ],
 )
 def test_every_kind_of_field_has_a_schema(name: str, wanted: dict[str, Any]):

@@ -93,7 +93,7 @@ def test_a_quoted_merge_key_is_a_plain_key():
 
 
 def test_a_mistake_before_a_syntax_error_is_still_reported():
-    assert codes_and_lines("a: 1\na: 2\nb: [1\n") == [("duplicate-key", 2), ("syntax", 4)]
+    assert codes_and_lines("a: 1\na: 2\nb: [1\n") == [("duplicate-key", 2), ("syntax", 3)]
 
 
 @pytest.mark.parametrize(
@@ -103,7 +103,7 @@ def test_a_mistake_before_a_syntax_error_is_still_reported():
         ("a: b: c", 1, "quote a text"),
         ("a: {b: 1\nc: 2\n", 2, "bracket"),
         ("a: 1\n  b: 2\n", 2, "quote a text"),
-        ("a: 'x\n", 2, ""),
+        ("a: 'x\n", 1, "a quote that opens here"),
         ("a: \x00", 1, ""),
     ],
 )
@@ -162,3 +162,54 @@ def test_a_byte_order_mark_and_windows_line_ends_are_read(tmp_path: Path):
     path.write_bytes("\ufeffa: 1\r\nb: 2\r\n".encode())
 
     assert read_file(path, "r.yaml").plain() == {"a": 1, "b": 2}
+
+
+@pytest.mark.parametrize(
+    ("text", "place", "hint"),
+    [
+        ("a: {", "f.yaml:1:4", "the bracket that opens here is never closed"),
+        ("a: [{b: [1\n\n", "f.yaml:1:9", "the bracket that opens here is never closed"),
+        ('a: {b: "x\n', "f.yaml:1:8", "a quote that opens here is never closed"),
+        ('"a', "f.yaml:1:1", "a quote that opens here is never closed"),
+        ("a: [1,,2]", "f.yaml:1:7", "a value is missing here"),
+        ("a: ]", "f.yaml:1:4", "closed that was not opened"),
+        ("a: |x", "f.yaml:1:5", "begins with `|`"),
+        ("a: *", "f.yaml:1:5", "begins with `&` or `*`"),
+        ('a: "\\q"', "f.yaml:1:5", "single quotes"),
+        ("- a\nb: c", "f.yaml:2:1", "a list and a key are mixed"),
+    ],
+)
+def test_a_syntax_mistake_points_at_its_cause(text: str, place: str, hint: str):
+    with pytest.raises(RequestError) as found:
+        read(text, "f.yaml")
+    (item,) = found.value.diagnostics
+
+    assert (item.code, str(item.span)) == ("syntax", place)
+    assert hint in str(item.hint)
+
+
+def test_a_bracket_left_open_is_named_where_the_next_key_breaks_it():
+    with pytest.raises(RequestError) as found:
+        read("a: {b: 1\nc: {d: 2}\n", "f.yaml")
+    (item,) = found.value.diagnostics
+
+    assert str(item.span) == "f.yaml:2:2"
+    assert [str(note) for note in item.notes] == ["f.yaml:1:4 is the bracket that is still open"]
+
+
+@pytest.mark.parametrize(
+    ("text", "place"),
+    [
+        ("a: \x07", "f.yaml:1:4"),
+        ("ab: \u00e9\u00e9\x07", "f.yaml:1:7"),
+        ("a: \U0001f600\nb: \x00", "f.yaml:2:4"),
+        ("a: 1\rb: \x80", "f.yaml:2:4"),
+    ],
+)
+def test_a_control_character_is_found_behind_any_letters(text: str, place: str):
+    with pytest.raises(RequestError) as found:
+        read(text, "f.yaml")
+    (item,) = found.value.diagnostics
+
+    assert (item.code, str(item.span)) == ("syntax", place)
+    assert "remove the character U+00" in str(item.hint)

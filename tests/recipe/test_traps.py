@@ -11,7 +11,8 @@ from pathlib import Path
 
 import pytest
 
-from engine.diagnostics import RequestError
+from engine.diagnostics import Diagnostic, RequestError, Span
+from engine.recipe.compose import overridden
 from engine.recipe.source import MAX_BYTES, read, read_file
 
 CPU_S = 2.0
@@ -114,10 +115,12 @@ def test_a_line_of_five_million_characters_is_read_quickly():
 def test_a_bomb_takes_little_memory(tmp_path: Path):
     (tmp_path / "bomb.yaml").write_text(BOMB)
     code = (
-        "import resource, sys; from pathlib import Path\n"
+        "import re, sys; from pathlib import Path\n"
         "from engine.diagnostics import RequestError; from engine.recipe.source import read_file\n"
         "try: read_file(Path(sys.argv[1]), 'bomb.yaml')\n"
-        "except RequestError: print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // 1024)\n"
+        "except RequestError: pass\n"
+        "status = Path('/proc/self/status').read_text()\n"
+        "print(int(re.search(r'VmHWM:\\s+(\\d+)', status).group(1)) // 1024)\n"
     )
     done = subprocess.run(
         [sys.executable, "-c", code, str(tmp_path / "bomb.yaml")],
@@ -171,3 +174,59 @@ def test_a_byte_order_mark_is_not_part_of_the_first_key(tmp_path: Path):
     path.write_bytes(b"\xef\xbb\xbfname: a\n")
 
     assert list(read_file(path, "f.yaml").entries()) == ["name"]
+
+
+HEAD = "recipe: 1\nname: x\nbase: {model: a}\n"
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        HEAD + "".join(f"training_{n}: {n}\n" for n in range(9_000)),
+        HEAD + "benchmarks: {domain: [" + ", ".join(f"x{n}" for n in range(9_000)) + "]}\n",
+        HEAD + "matrix:\n" + "".join(f"  a{n}: {{training.lr{n}: 1}}\n" for n in range(1_500)),
+        HEAD + "? " + "k" * 200_000 + "\n: 1\n",
+    ],
+    ids=["keys", "names", "arms", "long key"],
+)
+def test_thousands_of_mistakes_are_told_in_bounded_time_and_space(tmp_path: Path, text: str):
+    path = tmp_path / "many.yaml"
+    path.write_text(text, encoding="utf-8")
+    began = resource.getrusage(resource.RUSAGE_CHILDREN)
+    done = subprocess.run(
+        [sys.executable, "-m", "engine.cli", "validate", str(path)],
+        capture_output=True,
+        check=False,
+        timeout=60,
+    )
+    ended = resource.getrusage(resource.RUSAGE_CHILDREN)
+
+    assert done.returncode == 1
+    assert len(done.stderr) < 200_000
+    assert ended.ru_utime - began.ru_utime < 2 * CPU_S
+    assert ended.ru_maxrss < PEAK_MB * 1024
+
+
+@pytest.mark.parametrize(
+    ("value", "code"),
+    [
+        ("010", "number"),
+        ("9" * 5_000, "number"),
+        ("[" * 100_000, "too-deep"),
+        (BOMB.replace("\n", ", ").join("{}"), "too-many-values"),
+        ("!!python/object:os.system x", "tag"),
+        ("{a: 1, a: 2}", "duplicate-key"),
+        ("{<<: {a: 1}}", "merge-key"),
+        ("a\n---\nb", "several-documents"),
+        ("\x00", "syntax"),
+        ("\udcff", "not-utf8"),
+        ("{", "syntax"),
+    ],
+    ids=lambda value: repr(value[:16]),
+)
+def test_an_override_is_as_safe_as_a_file(value: str, code: str):
+    mistakes: list[Diagnostic] = []
+    overridden(read(HEAD, "f.yaml"), [f"seed={value}"], mistakes)
+
+    assert code in {item.code for item in mistakes}
+    assert {item.span for item in mistakes} == {Span("--set seed", 0, 0)}

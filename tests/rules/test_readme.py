@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 
+from tests.rules import screencast
 from tests.rules.golden import ROOT
 
 README = (ROOT / "README.md").read_text("utf-8")
@@ -47,6 +48,13 @@ def test_the_error_of_the_readme_is_what_is_printed(tmp_path: Path):
 
     assert done.returncode == 1
     assert (done.stdout + done.stderr).strip() in README
+
+
+def test_the_session_of_the_readme_prints_what_it_shows(tmp_path: Path):
+    """After a change on purpose: `make golden`, and read the diff of the README."""
+    shown = screencast.recorded()
+
+    assert screencast.played(shown, tmp_path) == shown
 
 
 @pytest.mark.parametrize("line", re.findall(r"^(source|benchmarks): \{", README, flags=re.M))

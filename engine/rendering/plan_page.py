@@ -1,0 +1,43 @@
+"""A plan as one HTML page without script or network: the graph, the numbers, their bases."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+from engine.rendering import plan_card, plan_layout
+from engine.rendering.plan_card import COLUMNS, Card
+from engine.rendering.plan_text import Totals
+
+MOST_DRAWN = 240  # more boxes than this are no drawing but a carpet
+
+
+def page(recipe: str, cards: Sequence[Card], totals: Totals) -> str:
+    """Return the whole page; every text of the recipe goes through an escaping template."""
+    columns = plan_card.used_columns(cards)
+    drawn = plan_layout.layout(cards) if len(cards) <= MOST_DRAWN else None
+    return str(
+        _template().render(
+            recipe=recipe,
+            cards=cards,
+            drawn=drawn,
+            num_cached=sum(one.is_cached for one in cards),
+            columns=[(name, COLUMNS[name]) for name in columns],
+            totals=totals,
+            reasons=plan_card.by_reason(cards),
+            assumptions=plan_card.assumptions(cards),
+        )
+    )
+
+
+@cache
+def _template() -> Any:
+    import jinja2
+
+    environment = jinja2.Environment(
+        autoescape=True, undefined=jinja2.StrictUndefined, trim_blocks=True, lstrip_blocks=True
+    )
+    path = Path(__file__).with_name("plan.html.j2")
+    return environment.from_string(path.read_text(encoding="utf-8"))
