@@ -44,7 +44,9 @@ def read(tool: str, file: str, mistake: Mistake, said: str, exit_code: int) -> R
     near = [
         line.strip() for line in text(tool, mistake).splitlines()[max(wrong - 2, 0) : wrong + 1]
     ]
-    quoted = re.compile(_MARGIN + "(" + "|".join(re.escape(line) for line in near if line) + r")\s*$")
+    quoted = re.compile(
+        _MARGIN + "(" + "|".join(re.escape(line) for line in near if line) + r")\s*$"
+    )
     lines = _numbers(rf"(?:\bline |{re.escape(file)}:|lines \d+-)(\d+)", message)
     pattern = rf"(?:\bcolumn |\bcol |{re.escape(file)}:\d+:|:\s*line \d+:)(\d+)"
     has_line = any(abs(line - wrong) <= 1 for line in lines)  # some point at the value below
