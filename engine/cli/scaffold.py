@@ -122,10 +122,7 @@ def _description(plain: Mapping[str, Any], wishes: Wishes) -> str:
 def _source(found: Look, facts: Survey, wishes: Wishes) -> str:
     from engine.cli.survey import lines
 
-    settings = dict(found.settings)
-    for key in ("path", "image_root", "dataset"):
-        if key in settings:
-            settings[key] = _relative(settings[key], wishes.recipe_folder, is_id=key == "dataset")
+    settings = settings_for(found, wishes.recipe_folder)
     text = ["# What was found:", *(_comment(f"  {line}") for line in lines(found, facts))]
     text += _questions_of(found, facts)
     text += ["source:", f"  use: {found.use}"]
@@ -134,6 +131,15 @@ def _source(found: Look, facts: Survey, wishes: Wishes) -> str:
         "  licence: null  # DECIDE: of pictures and captions, for example CC-BY-4.0; kept per row"
     ]
     return "\n".join(text) + "\n"
+
+
+def settings_for(found: Look, folder: Path) -> dict[str, Any]:
+    """Return the settings of the source as a recipe in `folder` has them: with relative paths."""
+    paths = ("path", "image_root", "dataset")
+    return {
+        key: _relative(value, folder, is_id=key == "dataset") if key in paths else value
+        for key, value in found.settings.items()
+    }
 
 
 def _relative(path: str, folder: Path, *, is_id: bool) -> str:

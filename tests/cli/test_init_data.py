@@ -294,6 +294,7 @@ def test_json_says_what_was_found(folder: Path, capsys: pytest.CaptureFixture[st
 
     assert main(["init", "mine", "--data", "data", "--json"]) == 0
     said = json.loads(capsys.readouterr().out)
+    assert said["source"] == {"use": "image_folder", "path": "data"}
     assert said["found"]["num_rows"] == 5
     assert said["found"]["problems"] == {"no caption": 1}
     assert said["found"]["short_side_px"] == [64, 64, 64]
@@ -389,6 +390,15 @@ def test_interactive_asks_with_defaults_in_brackets(folder: Path):
     recipe = read((folder / "mine.yaml").read_text("utf-8"), "").plain()
     assert recipe["source"]["columns"] == {"caption": "title"}
     assert recipe["base"]["model"] == "pocket/base"
+
+
+def test_interactive_refuses_a_file_that_is_there_before_it_asks_more(folder: Path):
+    (folder / "mine.yaml").write_text("precious")
+    done = answer(folder, "")
+
+    assert done.returncode == 1
+    assert "file or folder" not in done.stderr
+    assert (folder / "mine.yaml").read_text() == "precious"
 
 
 def test_interactive_without_data_copies_a_recipe(folder: Path):
