@@ -102,8 +102,13 @@ class _Loader:
         unresolved: set[Span] = set()
         if any(section.refers for name, section in sections.items() if name != "matrix"):
             tree = compose.with_references(tree, self._mistakes)
-            unresolved = compose.unresolved(tree)  # each of them is a mistake already
             sections = self._sections.of(tree)
+            unresolved = {  # each of them is a mistake already; the matrix is resolved by arm
+                span
+                for name, section in sections.items()
+                if name != "matrix"
+                for span in compose.unresolved(section.entry.node)
+            }
         subject = Subject(Places(tree, sections))
         self._check_sections(tree, sections, subject, unresolved)
         specs = self._benchmarks(sections.get("benchmarks"), subject)
@@ -195,6 +200,7 @@ def _benchmark_names(section: Mapping[str, Any], subject: Subject) -> list[tuple
         if isinstance(section.get(group), list)
         for index, name in enumerate(section[group])
         if isinstance(name, str) and name != benchmarks.HOLDOUT
+        if "${" not in name  # a reference to nothing is told as such
     ]
 
 
