@@ -9,11 +9,10 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Callable, Mapping, Sequence
-from functools import cache
-from pathlib import Path
 from typing import Any
 
 from engine.rendering import verdicts
+from engine.rendering.templates import page_template
 
 Found = Mapping[str, Any]
 MAX_VALUE = 60  # characters of a value
@@ -72,7 +71,7 @@ def markdown(found: Found) -> str:
 
 def html(found: Found) -> str:
     """Return the form as one page that needs no network and no script."""
-    page = _template().render(
+    page = page_template("comparison").render(
         found=found,
         verdict=_sentence(verdict(found)),
         said=_said,
@@ -273,14 +272,3 @@ def _escaped(value: str) -> str:
     """Return text that Markdown and the HTML in it show as it is."""
     flat = value.replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;").replace("\n", " ")
     return re.sub(r"([\\`*_\[\]|#@])", r"\\\1", flat)
-
-
-@cache
-def _template() -> Any:
-    from jinja2 import Environment, StrictUndefined
-
-    source = (Path(__file__).parent / "comparison.html.j2").read_text(encoding="utf-8")
-    environment = Environment(
-        autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True
-    )
-    return environment.from_string(source)

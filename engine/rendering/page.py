@@ -7,12 +7,11 @@ the drawings of `engine.rendering.charts` escape their labels themselves.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from functools import cache
-from pathlib import Path
 from typing import Any
 
 from engine.rendering import charts, samples, verdicts
 from engine.rendering.summary import FUNNEL, Nodes, ledger, losses, whole
+from engine.rendering.templates import page_template
 
 
 def report_html(
@@ -24,7 +23,7 @@ def report_html(
     """Return the whole page."""
     reach = charts.reach_of([row for arm in summary["arms"] for row in arm["scores"]])
     shown = [_arm(arm, arms[arm["name"]], reach) for arm in summary["arms"]]
-    page = _template().render(
+    page = page_template("report").render(
         recipe=summary["recipe"],
         description=raw.get("description") or "",
         engine=summary["engine"],
@@ -99,14 +98,3 @@ def _yaml(raw: Mapping[str, Any]) -> str:
     import yaml
 
     return str(yaml.safe_dump(dict(raw), sort_keys=False, allow_unicode=True, width=100))
-
-
-@cache
-def _template() -> Any:
-    from jinja2 import Environment, StrictUndefined
-
-    text = (Path(__file__).parent / "report.html.j2").read_text(encoding="utf-8")
-    environment = Environment(
-        autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True
-    )
-    return environment.from_string(text)

@@ -3,13 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from functools import cache
-from pathlib import Path
-from typing import Any
 
 from engine.rendering import plan_card, plan_layout
 from engine.rendering.plan_card import COLUMNS, Card
 from engine.rendering.plan_text import Totals
+from engine.rendering.templates import page_template
 
 MOST_DRAWN = 240  # more boxes than this are no drawing but a carpet
 
@@ -19,7 +17,7 @@ def page(recipe: str, cards: Sequence[Card], totals: Totals) -> str:
     columns = plan_card.used_columns(cards)
     drawn = plan_layout.layout(cards) if len(cards) <= MOST_DRAWN else None
     return str(
-        _template().render(
+        page_template("plan").render(
             recipe=recipe,
             cards=cards,
             drawn=drawn,
@@ -30,14 +28,3 @@ def page(recipe: str, cards: Sequence[Card], totals: Totals) -> str:
             assumptions=plan_card.assumptions(cards),
         )
     )
-
-
-@cache
-def _template() -> Any:
-    import jinja2
-
-    environment = jinja2.Environment(
-        autoescape=True, undefined=jinja2.StrictUndefined, trim_blocks=True, lstrip_blocks=True
-    )
-    path = Path(__file__).with_name("plan.html.j2")
-    return environment.from_string(path.read_text(encoding="utf-8"))
