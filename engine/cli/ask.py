@@ -50,7 +50,8 @@ def _ask(question: str, default: str) -> str:
     from engine.diagnostics import Diagnostic, RequestError
 
     # Questions go where errors go, so that `--json` leaves standard output to the machine.
-    print(f"{question} [{default}]: ", end="", file=sys.stderr, flush=True)
+    shown = f"{question} [{default}]: " if default else f"{question}: "
+    print(shown, end="", file=sys.stderr, flush=True)
     line = sys.stdin.readline()
     if not line:
         print(file=sys.stderr)

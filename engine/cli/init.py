@@ -242,7 +242,9 @@ def _print(
     if args.json:
         said: dict[str, Any] = {"path": str(path), "from": request.template, "schema": schema}
         if found is not None:
-            settings = {"use": found[0].use, **found[0].settings}
+            from engine.cli.scaffold import settings_for
+
+            settings = {"use": found[0].use, **settings_for(found[0], path.parent.absolute())}
             said |= {"source": settings, "found": survey.to_json(*found)}
         print(json.dumps(said))
         return

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from engine.diagnostics import Diagnostic, RequestError
+from engine.diagnostics import Diagnostic, Note, RequestError
 from engine.plan import diff, graph
 from engine.plan.stage import Node, Plan
 
@@ -71,12 +71,9 @@ def refuse_stale(saved: SavedPlan, now: Plan) -> None:
     if len(moved) > _SHOWN:
         shown.append(f"and {len(moved) - _SHOWN} more")
     message = f"the plan `{saved.path}` is stale: {saved.recipe.name} now asks for something else"
-    hint = "\n".join(("these moved:", *(f"    {line}" for line in shown), _again(saved)))
-    raise _refused("stale-plan", message, hint)
-
-
-def _again(saved: SavedPlan) -> str:
-    return f"  plan again with `adapt plan {saved.recipe} -o {saved.path}`"
+    hint = f"plan again with `adapt plan {saved.recipe} -o {saved.path}`"
+    notes = tuple(Note(f"moved: {line}") for line in shown)
+    raise RequestError(Diagnostic("stale-plan", message, hint=hint, notes=notes))
 
 
 def _moved(old: Plan, new: Plan) -> Iterator[str]:

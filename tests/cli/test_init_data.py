@@ -249,12 +249,52 @@ def test_two_columns_of_text_raise_a_question(folder: Path):
     )
 
 
+def test_data_with_odd_names_and_captions_still_makes_a_recipe(folder: Path):
+    strange = "odd: {name} #1 'quoted'"
+    names = pictures(folder / strange, 3)
+    rows = [[name, f'"{WORDS[0]}\x07\u2028: # {{'] for name in names]
+    write_csv(folder / strange / "p.csv", ["image", "cap: \ntion # 'x'"], rows)
+
+    recipe = init(strange)
+    assert recipe["source"]["path"] == f"{strange}/p.csv"
+    assert recipe["source"]["columns"] == {"caption": "cap: \ntion # 'x'"}
+
+
+def test_a_table_that_names_files_is_read_with_the_folder_that_holds_them(folder: Path):
+    names = pictures(folder / "data", 3)
+    rows = [[name, words] for name, words in zip(names, WORDS, strict=True)]
+    write_csv(folder / "data" / "captions.csv", ["file_name", "caption"], rows)
+
+    assert init("data/captions.csv")["source"]["use"] == "image_folder"
+
+
+def test_a_captions_table_with_other_columns_is_read_as_a_table(folder: Path):
+    names = pictures(folder / "data", 3)
+    rows = [[name, words] for name, words in zip(names, WORDS, strict=True)]
+    write_csv(folder / "data" / "captions.csv", ["filename", "description"], rows)
+
+    recipe = init("data")
+    assert recipe["source"]["columns"] == {"image": "filename", "caption": "description"}
+    assert captions(recipe) == list(WORDS)
+
+
+def test_of_several_tables_the_largest_is_read_and_the_others_are_named(folder: Path):
+    names = pictures(folder / "data", 3)
+    rows = [[name, words] for name, words in zip(names, WORDS, strict=True)]
+    write_csv(folder / "data" / "all.csv", ["image", "caption"], rows)
+    write_csv(folder / "data" / "few.csv", ["image", "caption"], rows[:1])
+
+    assert init("data")["source"]["path"] == "data/all.csv"
+    assert "not read   few.csv" in Path("mine.yaml").read_text()
+
+
 def test_json_says_what_was_found(folder: Path, capsys: pytest.CaptureFixture[str]):
     with_sidecars(folder / "data", 4)
     (folder / "data" / "extra.png").write_bytes(picture(99))
 
     assert main(["init", "mine", "--data", "data", "--json"]) == 0
     said = json.loads(capsys.readouterr().out)
+    assert said["source"] == {"use": "image_folder", "path": "data"}
     assert said["found"]["num_rows"] == 5
     assert said["found"]["problems"] == {"no caption": 1}
     assert said["found"]["short_side_px"] == [64, 64, 64]
@@ -350,6 +390,15 @@ def test_interactive_asks_with_defaults_in_brackets(folder: Path):
     recipe = read((folder / "mine.yaml").read_text("utf-8"), "").plain()
     assert recipe["source"]["columns"] == {"caption": "title"}
     assert recipe["base"]["model"] == "pocket/base"
+
+
+def test_interactive_refuses_a_file_that_is_there_before_it_asks_more(folder: Path):
+    (folder / "mine.yaml").write_text("precious")
+    done = answer(folder, "")
+
+    assert done.returncode == 1
+    assert "file or folder" not in done.stderr
+    assert (folder / "mine.yaml").read_text() == "precious"
 
 
 def test_interactive_without_data_copies_a_recipe(folder: Path):

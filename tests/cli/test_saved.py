@@ -69,21 +69,23 @@ def test_a_stale_plan_names_the_field_that_moved(folder: Path):
     assert found.message == (
         "the plan `plans/p.json` is stale: mine.yaml now asks for something else"
     )
-    assert "train: params.training.learning_rate: 0.001 -> 0.002" in str(found.hint)
+    assert [str(note) for note in found.notes] == [
+        "moved: train: params.training.learning_rate: 0.001 -> 0.002"
+    ]
 
 
 def test_a_neutral_field_that_moved_is_named_as_well(folder: Path):
     path = folder / "mine.yaml"
     path.write_text(path.read_text().replace("1.0e-3\n", "1.0e-3\n  save_steps: 77\n"))
 
-    assert "params.training.save_steps: 100 -> 77" in str(mistake().hint)
+    assert "params.training.save_steps: 100 -> 77" in str(mistake().notes)
 
 
 def test_nodes_that_come_and_go_are_named(folder: Path):
     path = folder / "mine.yaml"
     path.write_text(path.read_text().replace("general: [pocket_shapes]", "general: []"))
 
-    assert "collect/pocket_shapes: no longer planned" in str(mistake().hint)
+    assert "collect/pocket_shapes: no longer planned" in str(mistake().notes)
 
 
 def test_a_saved_plan_takes_no_override(folder: Path):

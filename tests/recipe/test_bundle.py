@@ -91,3 +91,16 @@ def test_a_wrong_setting_is_seen_in_an_editor():
     }
 
     assert not Draft202012Validator(bundle()).is_valid(wrong)
+
+
+def test_no_spelling_of_another_tool_is_a_key():
+    text = json.dumps(bundle())
+
+    for spelling in (
+        "lora_r",
+        "cutoff_len",
+        "sequence_len",
+        "model_name_or_path",
+        "micro_batch_size",
+    ):
+        assert f'"{spelling}"' not in text
