@@ -16,13 +16,6 @@ from engine.plan.stage import Plan
 VLLM = "vllm"
 
 
-def add_flag(parser: argparse.ArgumentParser) -> None:
-    """Add `--frozen`."""
-    parser.add_argument(
-        "--frozen", action="store_true", help="refuse unless all is as RECIPE.lock.json says"
-    )
-
-
 def refuse_drift(
     planned: Planned, args: argparse.Namespace, environ: Mapping[str, str], *, reads_models: bool
 ) -> None:

@@ -11,7 +11,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from engine.cli import frozen, ingredients, outlays, planning, saved, settings, tables
+from engine.cli import outlays, planning, settings, tables
 from engine.cli.outlays import Outlay
 from engine.cli.planning import Planned
 from engine.forecast import Fleet
@@ -30,7 +30,7 @@ def add_parser(subparsers: Any) -> None:
         "plan", help="show what a run would do, why, and what it will take", allow_abbrev=False
     )
     planning.add_recipe(parser)
-    frozen.add_flag(parser)
+    planning.add_frozen(parser)
     parser.add_argument(
         "-o", dest="output", metavar="FILE", help="save the plan, for `adapt run FILE`"
     )
@@ -47,8 +47,12 @@ def run(args: argparse.Namespace) -> int:
     store = Store(settings.store_path(args, os.environ))
     planned = planning.requested(args.recipe, args.overrides, store)
     if args.frozen:
+        from engine.cli import frozen
+
         frozen.refuse_drift(planned, args, os.environ, reads_models=False)
     if args.output is not None:
+        from engine.cli import saved
+
         saved.write(Path(args.output), planned.plan, planned.recipe, planned.overrides)
     return show(args, planned, store, fleet)
 
@@ -139,6 +143,8 @@ def why_text(item: NodeOutlook, found: Outlay, states: Mapping[str, str]) -> str
     if item.state != CACHED and item.changes:
         lines.append(f"  against the nearest stored result of stage `{node.stage}`:")
         lines.extend(f"    {change}" for change in item.changes)
+    from engine.cli import ingredients
+
     lines.append("  made of:")
     lines.extend(f"    {tables.visible(line)}" for line in ingredients.lines(node, states))
     forecast = found.forecasts[node.id]

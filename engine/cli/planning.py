@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from engine import package_data
-from engine.cli import locked, overrides
+from engine.cli import overrides
 from engine.cli.compiled import CompiledPlans, default_folder
 from engine.diagnostics import Diagnostic, RequestError, Span, nearest
 from engine.plan import graph
@@ -46,6 +46,13 @@ def add_recipe(parser: argparse.ArgumentParser) -> None:
         "recipe", metavar="RECIPE|PLAN", help="path of a recipe, or of a plan made by `plan -o`"
     )
     overrides.add_flags(parser)
+
+
+def add_frozen(parser: argparse.ArgumentParser) -> None:
+    """Add `--frozen`, which `frozen.refuse_drift` carries out."""
+    parser.add_argument(
+        "--frozen", action="store_true", help="refuse unless all is as RECIPE.lock.json says"
+    )
 
 
 def requested(name: str, changes: Sequence[str], store: Store) -> Planned:
@@ -83,6 +90,7 @@ def load_plan(recipe: str, changes: Sequence[str], store: Store) -> Planned:
 
 def compile_recipe(recipe: Path, changes: Sequence[str], digests: DigestCache) -> Plan:
     """Read, check and compile a recipe, with the commits of its lock if there is one."""
+    from engine.cli import locked
     from engine.recipe.load import load_experiment
 
     experiment = locked.pinned(load_experiment(recipe, changes), locked.facts(recipe))

@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from engine import __version__
-from engine.cli import frozen, planning, settings, tables
+from engine.cli import planning, settings, tables
 from engine.cli.planning import Planned
 from engine.diagnostics import Diagnostic, ExitCode, RequestError
 from engine.plan import graph
@@ -51,7 +51,7 @@ def add_parser(subparsers: Any) -> None:
         "run", help="run a recipe; finished stages are not run again", allow_abbrev=False
     )
     planning.add_recipe(parser)
-    frozen.add_flag(parser)
+    planning.add_frozen(parser)
     parser.add_argument("--only", metavar="NODE", help="run one node and what it needs")
     parser.add_argument("--json", action="store_true", help="print JSON, progress on stderr")
     settings.add_flags(parser)
@@ -62,6 +62,8 @@ def run(args: argparse.Namespace) -> int:
     machine = settings.resolve(args, os.environ)
     planned = planning.requested(args.recipe, args.overrides, Store(machine.store))
     if args.frozen:
+        from engine.cli import frozen
+
         frozen.refuse_drift(planned, args, os.environ, reads_models=True)
     return run_planned(args, machine, planned, worker=worker_command(Path.cwd()))
 
