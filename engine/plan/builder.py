@@ -60,6 +60,9 @@ class PlanBuilder:
     pins: Pins
     name_file: Callable[[str], str]  # the file of a recipe line -> its name in the plan
     diagnostics: list[Diagnostic] = field(default_factory=list)
+    # What a node is asked with -> its key, so that an arm that asks the same pays for no digest.
+    # `_Bound` values are told apart by identity; those that are not kept are never asked again.
+    visited: dict[Hashable, str] = field(default_factory=dict)
     _shared: dict[str, _Shared] = field(default_factory=dict)  # by key, in topological order
     _key_by_id: dict[str, str] = field(default_factory=dict)
     _bound: dict[Hashable, _Bound] = field(default_factory=dict)
@@ -101,6 +104,10 @@ class PlanBuilder:
         """Add a node whose key is new."""
         self._shared[node.key] = _Shared(node, [arm] if arm else [])
         self._key_by_id[node.id] = node.key
+
+    def id_of(self, key: str) -> str:
+        """Return the id of the node that has a key."""
+        return self._shared[key].node.id
 
     def key(self, node_id: str) -> str:
         """Return the key of a node."""
@@ -176,6 +183,10 @@ class ArmBuilder:
         stage = self.builder.stages[plain.split("/", maxsplit=1)[0]]
         span = self.span(*path)
         bound = self.builder.bound(params, span)
+        visit = (stage.name, id(bound), self.seed, _flat(inputs))
+        known = self.builder.visited.get(visit)
+        if known is not None and self.builder.share(known, self.arm) is not None:
+            return self._placed(plain, self.builder.id_of(known))
         wired = {port: dict(labels) for port, labels in inputs.items() if labels}
         own = {
             "stage": stage.name,
@@ -188,6 +199,7 @@ class ArmBuilder:
         }
         canonical = {name: keys.canonical(value) for name, value in own.items()}
         key = keys.text_digest(keys.canonical_object({**canonical, **bound.canonical}))
+        self.builder.visited[visit] = key
         node_id = self.builder.share(key, self.arm)
         if node_id is None:
             node_id = self.builder.free_id(plain, self.arm)
@@ -204,8 +216,15 @@ class ArmBuilder:
                 needs=stage.needs,
             )
             self.builder.add(node, self.arm)
+        return self._placed(plain, node_id)
+
+    def _placed(self, plain: str, node_id: str) -> str:
         self.ids[plain] = node_id
         return node_id
+
+
+def _flat(inputs: Inputs) -> Hashable:
+    return tuple((port, *labels.items()) for port, labels in inputs.items() if labels)
 
 
 def _with_arms(node: Node, arms: list[str]) -> Node:
