@@ -56,6 +56,19 @@ class Note:
 
 
 @dataclass(frozen=True, slots=True)
+class Fix:
+    """A change of the text at one place that certainly mends a mistake."""
+
+    span: Span
+    old: str  # what is written there, within one line
+    new: str
+
+    def to_json(self) -> dict[str, object]:
+        """Return the machine-readable form."""
+        return {**_place_json(self.span), "old": self.old, "new": self.new}
+
+
+@dataclass(frozen=True, slots=True)
 class Diagnostic:
     """One mistake: a stable code, a sentence that stands alone, its place, and a way out."""
 
@@ -64,6 +77,7 @@ class Diagnostic:
     span: Span | None = None
     hint: str | None = None
     notes: tuple[Note, ...] = ()
+    fix: Fix | None = None
 
     def to_json(self) -> dict[str, object]:
         """Return the machine-readable form used by `--json`."""
@@ -73,6 +87,7 @@ class Diagnostic:
             **_place_json(self.span),
             "hint": self.hint,
             "notes": [{"text": note.text, **_place_json(note.span)} for note in self.notes],
+            "fix": self.fix.to_json() if self.fix else None,
         }
 
 

@@ -10,10 +10,16 @@ from __future__ import annotations
 import re
 import time
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from dataclasses import dataclass
+from queue import Empty, SimpleQueue
+from threading import Thread
 from typing import Any, TypeVar
 
+from engine.plan.lock import Reference
+
 NOT_FOUND, UNAVAILABLE = "hub-not-found", "hub-unavailable"
+ASKED_AT_ONCE = 8
 TRIES = 3
 FIRST_WAIT_S = 0.5  # doubled from try to try, unless the hub says how long to wait
 MAX_WAIT_S = 20  # a hub that wants more is not waited for
@@ -54,6 +60,35 @@ def snapshot(kind: str, name: str, revision: str | None) -> Snapshot:
         return _read(found)
     except Exception as error:
         raise _told(error, kind, name, revision, api.endpoint) from error
+
+
+def snapshots(revisions: Mapping[Reference, str | None]) -> dict[Reference, Snapshot | HubError]:
+    """Return each model or dataset at a revision, or why it cannot be had, asked at once.
+
+    The threads are daemons: Ctrl-C must not wait for a hub that does not answer.
+    """
+    todo: SimpleQueue[tuple[Reference, str | None]] = SimpleQueue()
+    done: SimpleQueue[tuple[Reference, Snapshot | HubError]] = SimpleQueue()
+    for item in revisions.items():
+        todo.put(item)
+
+    def work() -> None:
+        with suppress(Empty):
+            while True:
+                reference, revision = todo.get_nowait()
+                done.put((reference, _attempt(reference, revision)))
+
+    for _ in range(min(ASKED_AT_ONCE, len(revisions))):
+        Thread(target=work, daemon=True).start()
+    found = dict(done.get() for _ in revisions)
+    return {reference: found[reference] for reference in revisions}
+
+
+def _attempt(reference: Reference, revision: str | None) -> Snapshot | HubError:
+    try:
+        return snapshot(reference.kind, reference.name, revision)
+    except HubError as error:
+        return error
 
 
 def is_offline() -> bool:

@@ -6,7 +6,7 @@ import json
 from collections.abc import Iterable
 from typing import Any
 
-from engine.diagnostics import Diagnostic, Span
+from engine.diagnostics import Diagnostic, Fix, Span
 
 _SARIF = "https://json.schemastore.org/sarif-2.1.0.json"
 
@@ -17,11 +17,14 @@ def github(diagnostics: Iterable[Diagnostic]) -> str:
 
 
 def sarif(diagnostics: Iterable[Diagnostic]) -> str:
-    """Return a SARIF log."""
+    """Return a SARIF log; its rules are the pages of `adapt explain`."""
     found = list(diagnostics)
-    rules = [{"id": code} for code in sorted({item.code for item in found})]
-    driver = {"name": "adapt", "rules": rules}
-    run = {"tool": {"driver": driver}, "results": [_result(item) for item in found]}
+    rules = [_rule(code) for code in sorted({item.code for item in found})]
+    run = {
+        "tool": {"driver": {"name": "adapt", "rules": rules}},
+        "columnKind": "unicodeCodePoints",
+        "results": [_result(item) for item in found],
+    }
     return json.dumps({"$schema": _SARIF, "version": "2.1.0", "runs": [run]}, indent=1)
 
 
@@ -46,6 +49,20 @@ def _escaped(text: str, *, in_property: bool = False) -> str:
     return text
 
 
+def _rule(code: str) -> dict[str, Any]:
+    """Return what a viewer shows about a code."""
+    from engine.cli import explain
+
+    if code not in explain.codes():
+        return {"id": code}
+    page = explain.page(code)
+    return {
+        "id": code,
+        "shortDescription": {"text": explain.summary(code)},
+        "help": {"text": page, "markdown": page},
+    }
+
+
 def _result(item: Diagnostic) -> dict[str, Any]:
     result: dict[str, Any] = {
         "ruleId": item.code,
@@ -59,10 +76,27 @@ def _result(item: Diagnostic) -> dict[str, Any]:
         for note in item.notes
         if note.span is not None and note.span.line
     ]
-    return result | ({"relatedLocations": related} if related else {})
+    if related:
+        result["relatedLocations"] = related
+    if item.fix is not None:
+        result["fixes"] = [_fix(item.fix)]
+    return result
+
+
+def _fix(fix: Fix) -> dict[str, Any]:
+    place = _location(fix.span)["physicalLocation"]
+    region = {**place["region"], "endColumn": fix.span.column + len(fix.old)}
+    replacement = {"deletedRegion": region, "insertedContent": {"text": fix.new}}
+    return {
+        "description": {"text": f"write `{fix.new}` for `{fix.old}`"},
+        "artifactChanges": [
+            {"artifactLocation": place["artifactLocation"], "replacements": [replacement]}
+        ],
+    }
 
 
 def _location(span: Span) -> dict[str, Any]:
+    from urllib.parse import quote
+
     region = {"startLine": span.line, "startColumn": span.column}
-    place = {"artifactLocation": {"uri": span.file}, "region": region}
-    return {"physicalLocation": place}
+    return {"physicalLocation": {"artifactLocation": {"uri": quote(span.file)}, "region": region}}

@@ -6,7 +6,6 @@ import argparse
 import json
 import os
 from collections.abc import Iterator, Mapping
-from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -23,13 +22,20 @@ from engine.recipe.model import Experiment, Recipe
 from engine.runtime.digests import DigestCache
 from engine.runtime.store import Store
 
-ASKED_AT_ONCE = 8
 # Files of a model that are read when it is loaded; a picture in its page moves no result.
 _LOADED = (".json", ".safetensors", ".jinja", ".txt", ".model", ".bin", ".py", ".tiktoken")
 
 Asked = Mapping[Reference, Span | None]
 Answers = dict[Reference, Snapshot]
-Revisions = Mapping[Reference, str | None]
+
+
+@dataclass(frozen=True, slots=True)
+class Request:
+    """What a hub is asked for."""
+
+    asked: Asked  # what the recipe takes from a hub, as it is written
+    held: Facts | None  # the lock that is there
+    is_offline: bool
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,10 +43,8 @@ class Locking:
     """A recipe as its lock sees it."""
 
     planned: Planned  # with the locked commits
-    asked: Asked  # what the recipe takes from a hub, as it is written
-    held: Facts | None  # the lock that is there
+    request: Request
     now: Facts  # what can be known offline
-    is_offline: bool
 
 
 def add_parser(subparsers: Any) -> None:
@@ -78,13 +82,17 @@ def _locking(args: argparse.Namespace, store: Store, *, is_offline: bool) -> Loc
     recipe = Path(args.recipe)
     held = _held(recipe, is_check=args.check)
     experiment = load_experiment(recipe, args.overrides)
-    digests = DigestCache(store.cache / "digests.json")
-    plan = planning.compile_experiment(recipe, locked.pinned(experiment, held), digests)
-    planned = Planned(plan, recipe, tuple(args.overrides), digests)
-    now = frozen.now(plan, args, os.environ)
     asked = _asked(experiment)
     is_offline = is_offline or (bool(asked) and hub.is_offline())
-    return Locking(planned, asked, held, now, is_offline)
+    request = Request(asked, held, is_offline)
+    digests = DigestCache(store.cache / "digests.json")
+    try:
+        plan = planning.compile_experiment(recipe, locked.pinned(experiment, held), digests)
+    except RequestError as error:  # what is wrong here and what is wrong at the hub, at once
+        mistakes = [] if args.check else _ask(request)[1]
+        raise RequestError(*error.diagnostics, *mistakes) from None
+    planned = Planned(plan, recipe, tuple(args.overrides), digests)
+    return Locking(planned, request, frozen.now(plan, args, os.environ))
 
 
 def _held(recipe: Path, *, is_check: bool) -> Facts | None:
@@ -121,61 +129,49 @@ def _written(recipe: Recipe, path: tuple[Any, ...]) -> tuple[Any, ...]:
 
 
 def _write(found: Locking, as_json: bool) -> int:
-    answers, mistakes = _ask(found)
+    answers, mistakes = _ask(found.request)
     if mistakes:
         raise RequestError(*mistakes)
     new = dict(found.now)
     for reference, answer in answers.items():
         new |= _facts(reference, answer, new)
-    if found.is_offline and found.held:
-        new |= {name: found.held[name] for name in _kept(found)}
+    if found.request.is_offline and found.request.held:
+        new |= {name: found.request.held[name] for name in _kept(found.request)}
     path = locked.path_of(found.planned.recipe)
-    changes = _changes(found.held or {}, new)
-    if found.held is None or changes:
+    changes = _changes(found.request.held or {}, new)
+    if found.request.held is None or changes:
         locked.write(path, new)
     if as_json:
         changed = [asdict(change) for change in changes]
         print(json.dumps({"lock": str(path), "facts": new, "changes": changed}, indent=1))
     else:
-        print(_said(path, new, changes, is_new=found.held is None))
+        print(_said(path, new, changes, is_new=found.request.held is None))
     return 0
 
 
-def _ask(found: Locking) -> tuple[Answers, list[Diagnostic]]:
+def _ask(request: Request) -> tuple[Answers, list[Diagnostic]]:
     """Ask the hub for everything at once; return what it says, and what it does not."""
-    if found.is_offline:
-        unknown = [ref for ref in found.asked if found.held is None or ref.fact not in found.held]
-        return {}, [_diagnostic(found, r, hub.offline(r.kind, r.name)) for r in unknown]
+    if request.is_offline:
+        unknown = [
+            ref for ref in request.asked if request.held is None or ref.fact not in request.held
+        ]
+        return {}, [_diagnostic(request, r, hub.offline(r.kind, r.name)) for r in unknown]
     answers: Answers = {}
     mistakes: list[Diagnostic] = []
-    for reference, answer in _answers({ref: ref.revision for ref in found.asked}):
+    for reference, answer in hub.snapshots({ref: ref.revision for ref in request.asked}).items():
         if isinstance(answer, HubError):
-            mistakes.append(_diagnostic(found, reference, answer))
+            mistakes.append(_diagnostic(request, reference, answer))
         else:
             answers[reference] = answer
     return answers, mistakes
 
 
-def _answers(revisions: Revisions) -> Iterator[tuple[Reference, Snapshot | HubError]]:
-    """Ask the hub for each reference at a revision, several at once."""
-    with ThreadPoolExecutor(ASKED_AT_ONCE) as pool:
-        yield from zip(revisions, pool.map(_answer, revisions.items()), strict=True)
-
-
-def _answer(asked: tuple[Reference, str | None]) -> Snapshot | HubError:
-    reference, revision = asked
-    try:
-        return hub.snapshot(reference.kind, reference.name, revision)
-    except HubError as error:
-        return error
-
-
-def _diagnostic(found: Locking, reference: Reference, error: HubError) -> Diagnostic:
+def _diagnostic(request: Request, reference: Reference, error: HubError) -> Diagnostic:
     """Return an error of the hub at the recipe line that named it."""
-    hint, span = error.hint, found.asked.get(reference)
+    hint, span = error.hint, request.asked.get(reference)
     if error.code == hub.NOT_FOUND:
-        others = [other.name for other in found.asked if other.kind == reference.kind]
-        others += lock.names(found.held or {}, reference.kind)
+        others = [other.name for other in request.asked if other.kind == reference.kind]
+        others += lock.names(request.held or {}, reference.kind)
         close = nearest(reference.name, (name for name in others if name != reference.name))
         hint = f"did you mean `{close}`?" if close else hint
     return Diagnostic(error.code, str(error), span, hint)
@@ -200,13 +196,13 @@ def _loaded(answer: Snapshot) -> list[str]:
     return names
 
 
-def _kept(found: Locking) -> list[str]:
+def _kept(request: Request) -> list[str]:
     """Return the facts of a lock that only a hub knows, of what the recipe still takes from it."""
-    assert found.held is not None
-    subjects = {ref.subject for ref in found.asked}
-    subjects |= {f"{ref.subject}@{ref.revision}" for ref in found.asked if ref.is_exact}
+    assert request.held is not None
+    subjects = {ref.subject for ref in request.asked}
+    subjects |= {f"{ref.subject}@{ref.revision}" for ref in request.asked if ref.is_exact}
     heads = tuple(f"{subject} {word}" for subject in subjects for word in ("revision", "file "))
-    return [name for name in found.held if name.startswith(heads)]
+    return [name for name in request.held if name.startswith(heads)]
 
 
 def _changes(old: Facts, new: Facts) -> list[Drift]:
@@ -230,7 +226,7 @@ def _check(found: Locking, as_json: bool) -> int:
     problems = frozen.drifts(found.planned, held, found.now)
     problems += frozen.downloaded_drifts(found.planned, held, os.environ)
     news: list[str] = []
-    if not found.is_offline:
+    if not found.request.is_offline:
         more, news = _moved(found, held)
         problems += more
     if problems and all(item.code == hub.UNAVAILABLE for item in problems):
@@ -248,14 +244,14 @@ def _check(found: Locking, as_json: bool) -> int:
 
 def _moved(found: Locking, held: Facts) -> tuple[list[Diagnostic], list[str]]:
     """Ask the hub whether the locked commits are there, and where their branches are now."""
-    commits = {ref: held[ref.fact] for ref in found.asked if held.get(ref.fact)}
+    commits = {ref: held[ref.fact] for ref in found.request.asked if held.get(ref.fact)}
     problems = list(_lost(found, held, commits))
     news, recipe = [], found.planned.recipe
     branches = {ref: ref.revision for ref in commits if not ref.is_exact}
-    for reference, answer in _answers(branches):
+    for reference, answer in hub.snapshots(branches).items():
         drift = _drift(reference, held, answer)
         if isinstance(answer, HubError):
-            problems.append(_diagnostic(found, reference, answer))
+            problems.append(_diagnostic(found.request, reference, answer))
         elif drift is not None and reference.revision is None:
             news.append(f"newer on the hub, not used: {drift}")
         elif drift is not None:
@@ -264,13 +260,15 @@ def _moved(found: Locking, held: Facts) -> tuple[list[Diagnostic], list[str]]:
     return list(dict.fromkeys(problems)), news
 
 
-def _lost(found: Locking, held: Facts, commits: Revisions) -> Iterator[Diagnostic]:
+def _lost(
+    found: Locking, held: Facts, commits: Mapping[Reference, str | None]
+) -> Iterator[Diagnostic]:
     """Yield the locked commits that the hub no longer has, or has with other files."""
     recipe = found.planned.recipe
     hint = "the hub says something else of the same commit: do not trust either"
-    for reference, answer in _answers(commits):
+    for reference, answer in hub.snapshots(commits).items():
         if isinstance(answer, HubError):
-            yield _diagnostic(found, reference, answer)
+            yield _diagnostic(found.request, reference, answer)
             continue
         for fact, now in _facts(reference, answer, {}).items():
             if held.get(fact) != now:

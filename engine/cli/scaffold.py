@@ -71,7 +71,12 @@ def scalar(value: Any) -> str:
         return "{" + ", ".join(f"{scalar(k)}: {scalar(v)}" for k, v in value.items()) + "}"
     if isinstance(value, list | tuple):
         return "[" + ", ".join(map(scalar, value)) + "]"
-    return json.dumps(value, ensure_ascii=False)
+    return json.dumps(value, ensure_ascii=isinstance(value, str) and not value.isprintable())
+
+
+def _comment(text: str) -> str:
+    """Return a comment line; what the data holds may not be printable, or end the line."""
+    return "# " + "".join(char if char.isprintable() else " " for char in text)
 
 
 def _blocks(text: str) -> dict[str, str]:
@@ -102,7 +107,7 @@ def _plain(text: str) -> dict[str, Any]:
 def _header(facts: Survey, found: Look, wishes: Wishes) -> str:
     of = f" of {found.num_rows:,}" if found.num_rows is not None else ""
     return (
-        f"# Written by `{wishes.command}`\n"
+        _comment(f"Written by `{wishes.command}`") + "\n"
         f"# after a look at {facts.num_sampled:,}{of} rows. Lines with DECIDE are questions\n"
         "# that only you can answer; delete each when it is answered.\n"
     )
@@ -111,7 +116,7 @@ def _header(facts: Survey, found: Look, wishes: Wishes) -> str:
 def _description(plain: Mapping[str, Any], wishes: Wishes) -> str:
     model = wishes.base_model or (plain.get("base") or {}).get("model", "the base MLLM")
     text = f"Adapt {model} to {wishes.name.replace('_', ' ')}."
-    return f"description: {text}  # DECIDE: one sentence on what is adapted to what\n"
+    return f"description: {scalar(text)}  # DECIDE: one sentence on what is adapted to what\n"
 
 
 def _source(found: Look, facts: Survey, wishes: Wishes) -> str:
@@ -121,7 +126,7 @@ def _source(found: Look, facts: Survey, wishes: Wishes) -> str:
     for key in ("path", "image_root", "dataset"):
         if key in settings:
             settings[key] = _relative(settings[key], wishes.recipe_folder, is_id=key == "dataset")
-    text = ["# What was found:", *(f"#   {line}" for line in lines(found, facts))]
+    text = ["# What was found:", *(_comment(f"  {line}") for line in lines(found, facts))]
     text += _questions_of(found, facts)
     text += ["source:", f"  use: {found.use}"]
     text += [f"  {key}: {scalar(value)}" for key, value in settings.items()]
@@ -141,7 +146,7 @@ def _questions_of(found: Look, facts: Survey) -> list[str]:
     result = []
     if found.caption_choices:
         names = ", ".join(f"`{name}`" for name in found.caption_choices)
-        result.append(f"# DECIDE: which column is the caption? These are texts: {names}.")
+        result.append(_comment(f"DECIDE: which column is the caption? These are texts: {names}."))
     if found.splits:
         others = ", ".join(f"`{name}`" for name in found.splits)
         result.append(f"# DECIDE: the split; there are {others}. Another one can be a benchmark.")

@@ -32,7 +32,7 @@ def add_parser(subparsers: Any) -> None:
     parser.add_argument(
         "--fix",
         action="store_true",
-        help="tidy the file's white space first; values and comments stay as they are",
+        help="first repair what is certain and tidy white space; comments stay as they are",
     )
     parser.add_argument("--format", choices=FORMATS, default="text", help="of the output [text]")
     parser.add_argument("--json", action="store_true", help="the same as --format json")
@@ -50,8 +50,8 @@ def run(args: argparse.Namespace) -> int:
     valid: list[tuple[str, Experiment]] = []
     for name in args.recipes:
         path = Path(name)
-        if args.fix and _tidy(path):
-            print(f"{name}: tidied", file=sys.stderr)
+        if args.fix:
+            _mend(path, name)
         try:
             experiment = load_experiment(path, args.overrides)
             fit.check(experiment, finder_of(path.parent, os.environ))
@@ -66,18 +66,23 @@ def run(args: argparse.Namespace) -> int:
     return int(ExitCode.REQUEST_WRONG if found else ExitCode.DONE)
 
 
-def _tidy(path: Path) -> bool:
-    """Write the tidied text back; tell whether it differs. A file that is not there stays so."""
+def _mend(path: Path, name: str) -> None:
+    """Write back the repaired text, and say each change. A file that is not there stays so."""
     from engine.recipe.layout import tidied
+    from engine.recipe.mending import mended
 
     try:
         text = path.read_bytes().decode("utf-8")
     except (OSError, UnicodeDecodeError):
-        return False  # loading says what is wrong with it
-    fixed = tidied(text)
-    if fixed != text:
-        path.write_bytes(fixed.encode("utf-8"))
-    return fixed != text
+        return  # loading says what is wrong with it
+    tidy = tidied(text)
+    if tidy != text:
+        print(f"{name}: tidied", file=sys.stderr)
+    repaired, fixes = mended(path, tidy)
+    for fix in fixes:
+        print(f"{fix.span}: `{fix.old}` is now `{fix.new}`", file=sys.stderr)
+    if repaired != text:
+        path.write_bytes(repaired.encode("utf-8"))
 
 
 def _print_text(mistakes: Sequence[Diagnostic], valid: Sequence[tuple[str, Experiment]]) -> None:

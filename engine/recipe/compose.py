@@ -45,7 +45,7 @@ def with_links(item: Diagnostic, links: Mapping[str, Span]) -> Diagnostic:
     return replace(item, notes=tuple(notes))
 
 
-def read_with_parents(path: Path, shown_as: str) -> Family:
+def read_with_parents(path: Path, shown_as: str, text: str | None = None) -> Family:
     """Read a recipe and merge it over its chain of parents. Raise RequestError."""
     chain: list[Path] = []
     links: dict[str, Span] = {}
@@ -53,7 +53,8 @@ def read_with_parents(path: Path, shown_as: str) -> Family:
     try:
         while True:
             chain.append(path.resolve())
-            node = read_file(path, shown_as)
+            node = read_file(path, shown_as) if text is None else read(text, shown_as)
+            text = None  # a parent is always a file
             tree = node if tree is None else merged(node, tree)
             link = node.entries().get("extends")
             if link is None:

@@ -22,9 +22,14 @@ MAIN = "main"
 _BOUND_APART = ("benchmark_specs", "folder", "spans")
 
 
-def load_experiment(path: Path, overrides: Sequence[str] = ()) -> Experiment:
-    """Load a recipe with its matrix arms. Raise RequestError with every diagnostic."""
-    family = compose.read_with_parents(path, compose.shown_path(path))
+def load_experiment(
+    path: Path, overrides: Sequence[str] = (), *, text: str | None = None
+) -> Experiment:
+    """Load a recipe with its matrix arms. Raise RequestError with every diagnostic.
+
+    A `text` is read instead of what the file holds.
+    """
+    family = compose.read_with_parents(path, compose.shown_path(path), text)
     mistakes: list[Diagnostic] = []
     tree = compose.overridden(family.tree, overrides, mistakes)
     try:

@@ -18,7 +18,7 @@ import jsonschema_rs
 
 from engine import package_data
 from engine.diagnostics import Diagnostic, nearest
-from engine.recipe import spellings
+from engine.recipe import repairs, spellings
 from engine.recipe.source import Place
 from engine.recipe.subject import Subject, shortened, shown
 
@@ -160,7 +160,9 @@ def _unknown_keys(found: _Found, subject: Subject) -> list[Diagnostic]:
     for index, key in enumerate(found.kind.unexpected):
         hint = _hint_for_key(key, known, found, subject) if index < _MAX_HINTS else None
         message = f"`{shortened(key)}` is not {whole}"
-        result.append(Diagnostic("unknown-key", message, subject.key(*found.place, key), hint))
+        span = subject.key(*found.place, key)
+        fix = repairs.of_key(key, known, found.value, found.place, subject) if hint else None
+        result.append(Diagnostic("unknown-key", message, span, hint, fix=fix))
     return result
 
 
@@ -215,7 +217,8 @@ def _wrong_type(found: _Found, subject: Subject) -> list[Diagnostic]:
     words = " or ".join(_TYPE_WORDS[name] for name in types)
     message = f"{subject.section(found.place)} must be {words}, not {shown(found.value)}"
     hint = spellings.hint_for_type(types, found.value, "x-family" in found.schema)
-    return [Diagnostic("wrong-type", message, subject.value(*found.place), hint)]
+    fix = repairs.of_value(types, found.value, found.schema, found.place, subject)
+    return [Diagnostic("wrong-type", message, subject.value(*found.place), hint, fix=fix)]
 
 
 def _wrong_choice(found: _Found, subject: Subject) -> list[Diagnostic]:

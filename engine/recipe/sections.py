@@ -7,7 +7,7 @@ Six hundred arms over a seed would otherwise walk, check and bind six hundred wh
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from engine.diagnostics import Span
@@ -88,5 +88,5 @@ class Spans(Mapping[Place, Span]):
 def _placed(entry: Entry) -> dict[Place, Located]:
     """Return where the values below an entry stand; the entry itself under ()."""
     found = places(entry.node)
-    found[()] = Located(entry.key, found[()].value, found[()].is_scalar)
+    found[()] = replace(found[()], key=entry.key, raw_key=entry.raw)
     return found

@@ -32,6 +32,7 @@ class Entry:
 
     key: Span
     node: Node
+    raw: str = ""  # the key as it is written; nothing where nobody wrote it
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,6 +41,7 @@ class Node:
 
     value: Scalar | tuple[Node, ...] | dict[str, Entry]
     span: Span
+    raw: str = ""  # a scalar as it is written; nothing where nobody wrote it
 
     def entries(self) -> dict[str, Entry]:
         """Return the entries of a mapping; none for anything else."""
@@ -66,11 +68,13 @@ class Located:
     key: Span | None
     value: Span
     is_scalar: bool
+    raw_key: str = ""
+    raw: str = ""
 
 
 def places(node: Node) -> dict[Place, Located]:
     """Return where every value below a node stands, the node itself under ()."""
-    return dict(_places(node, (), None))
+    return dict(_places(node, (), None, ""))
 
 
 def read_file(path: Path, shown_as: str) -> Node:
@@ -115,14 +119,17 @@ def read(text: str, file: str) -> Node:
     return _Reader(text, file).read()
 
 
-def _places(node: Node, place: Place, key: Span | None) -> Iterator[tuple[Place, Located]]:
-    yield place, Located(key, node.span, not isinstance(node.value, dict | tuple))
+def _places(
+    node: Node, place: Place, key: Span | None, raw_key: str
+) -> Iterator[tuple[Place, Located]]:
+    is_scalar = not isinstance(node.value, dict | tuple)
+    yield place, Located(key, node.span, is_scalar, raw_key, node.raw)
     if isinstance(node.value, dict):
         for name, entry in node.value.items():
-            yield from _places(entry.node, (*place, name), entry.key)
+            yield from _places(entry.node, (*place, name), entry.key, entry.raw)
     elif isinstance(node.value, tuple):
         for index, item in enumerate(node.value):
-            yield from _places(item, (*place, index), None)
+            yield from _places(item, (*place, index), None, "")
 
 
 class _Stop(Exception):  # noqa: N818  # ends reading; the mistake is already noted
@@ -205,7 +212,7 @@ class _Reader:
     def _plain(self, event: Any, depth: int) -> Node:
         span = self._span(event)
         if isinstance(event, yaml.ScalarEvent):
-            return Node(self._scalar(event, span), span)
+            return Node(self._scalar(event, span), span, self._raw(event))
         if event.flow_style:
             self.open_brackets.append(span)
         is_list = isinstance(event, yaml.SequenceStartEvent)
@@ -221,7 +228,7 @@ class _Reader:
     def _mapping(self, depth: int) -> dict[str, Entry]:
         entries: dict[str, Entry] = {}
         while not isinstance(event := next(self.events), yaml.MappingEndEvent):
-            key, span = self._key(event, depth), self._span(event)
+            key, span, raw = self._key(event, depth), self._span(event), self._raw(event)
             node = self._node(next(self.events), depth + 1)
             if key is None:
                 continue
@@ -234,7 +241,7 @@ class _Reader:
                     f"the first one is in line {first}; keep one of them",
                 )
                 continue
-            entries[key] = Entry(span, node)
+            entries[key] = Entry(span, node, raw)
         return entries
 
     def _key(self, event: Any, depth: int) -> str | None:
@@ -287,6 +294,9 @@ class _Reader:
 
     def _note(self, code: str, message: str, span: Span, hint: str | None = None) -> None:
         self.mistakes.append(Diagnostic(code, message, span, hint))
+
+    def _raw(self, event: Any) -> str:
+        return self.text[event.start_mark.index : event.end_mark.index]
 
     def _span(self, event: Any) -> Span:
         mark = event.start_mark

@@ -51,12 +51,12 @@ _NO_VALUE: dict[str, str] = {
     "freeze": "`base.train` lists the parts that learn",
 }
 
-_YAML_1_1 = {"yes": "true", "on": "true", "y": "true", "no": "false", "off": "false", "n": "false"}
+YAML_1_1 = {"yes": "true", "on": "true", "y": "true", "no": "false", "off": "false", "n": "false"}
 
 
 def meant(key: str, known: Sequence[str]) -> str | None:
     """Return the key of this very section, one of `known`, that others call `key`."""
-    word = _plain_word(key)
+    word = plain_word(key)
     if word in known and word != key:
         return word
     names = [ours for ours, theirs in NEAR.items() if word in theirs.split()]
@@ -76,7 +76,7 @@ def hint_for_key(
 
     `homes` are other sections that have a key of this very name.
     """
-    word = _plain_word(key)
+    word = plain_word(key)
     here, close = meant(key, known), nearest(word, known)
     if here and (here != close or word in OURS):
         return _spelled(key, f"{section}.{here}" if section else here)
@@ -93,11 +93,11 @@ def hint_for_key(
 
 
 def _spelled(key: str, ours: str) -> str:
-    differs = DIFFERS.get(_plain_word(key))
+    differs = DIFFERS.get(plain_word(key))
     return f"`{key}` is spelled `{ours}` here" + (f": {differs}" if differs else "")
 
 
-def _plain_word(key: str) -> str:
+def plain_word(key: str) -> str:
     """Return a key as it would be spelled here: `--loraRank`, `lora-rank` -> `lora_rank`."""
     snake = re.sub(r"(?<=[a-z0-9])(?=[A-Z])", "_", key.lstrip("-"))
     return snake.replace("-", "_").lower()
@@ -116,8 +116,8 @@ def hint_for_choice(value: Any, choices: Sequence[str]) -> str | None:
 def hint_for_type(types: Sequence[str], value: Any, is_use: bool) -> str | None:
     """Return the way out for a value of another type than one of `types`."""
     if isinstance(value, str):
-        if "boolean" in types and value.lower() in _YAML_1_1:
-            return f"YAML 1.2 reads `{value}` as text; write `{_YAML_1_1[value.lower()]}`"
+        if "boolean" in types and value.lower() in YAML_1_1:
+            return f"YAML 1.2 reads `{value}` as text; write `{YAML_1_1[value.lower()]}`"
         if is_use:
             return f"write {{use: {value}}}"
         if "number" in types or "integer" in types:

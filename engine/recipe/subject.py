@@ -33,6 +33,16 @@ class Subject:
         found = self._nearest(place)
         return found.key or found.value
 
+    def raw(self, *place: str | int) -> str:
+        """Return a scalar as it is written; nothing where nobody wrote it."""
+        found = self.places.get((*self.at, *place))
+        return found.raw if found else ""
+
+    def raw_key(self, *place: str | int) -> str:
+        """Return a key as it is written; nothing where nobody wrote it."""
+        found = self.places.get((*self.at, *place))
+        return found.raw_key if found else ""
+
     def is_section(self, place: Place) -> bool:
         """Tell whether a section or a list stands at a place."""
         return not self._nearest(place).is_scalar

@@ -14,10 +14,10 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-from engine import plugin
-from engine.diagnostics import Diagnostic, RequestError
-from engine.sources import Problem, Row, SourceContext, _files, _guess, _peek, image_folder
+from engine.diagnostics import Diagnostic, RequestError, nearest
+from engine.sources import Problem, Row, _files, _guess, _peek, image_folder
 from engine.sources._guess import Column
+from engine.sources._sampling import sample, unusable
 
 TABLES_OF_A_FOLDER = (*image_folder.METADATA, *image_folder.CAPTIONS)
 _SPLIT = re.compile(r"^(train|validation|valid|val|dev|test)(?=[-_.]|$)")
@@ -55,10 +55,14 @@ def look(path: Path, most: int, caption: str | None = None) -> Look:
 
     At most `most` rows are read.
     """
-    if path.is_file():
-        return _look_at_file(path, most, caption)
-    if path.is_dir():
-        return _look_into(path, most, caption)
+    try:
+        if path.is_file():
+            return _look_at_file(path, most, caption)
+        if path.is_dir():
+            return _look_into(path, most, caption)
+    except OSError as error:
+        reason = (error.strerror or str(error)).lower()
+        raise unusable(f"`{error.filename or path}` cannot be read: {reason}", None) from None
     raise RequestError(
         Diagnostic(
             "file-not-found", f"there is no file or folder `{path}`", hint=_parent_hint(path)
@@ -67,8 +71,6 @@ def look(path: Path, most: int, caption: str | None = None) -> Look:
 
 
 def _parent_hint(path: Path) -> str | None:
-    from engine.diagnostics import nearest
-
     parent = path.parent
     if not parent.is_dir():
         return f"`{parent}` is not there either"
@@ -83,7 +85,7 @@ def _look_at_file(path: Path, most: int, caption: str | None) -> Look:
             return _look_into(path.parent, most, caption)
         return _look_at_table(use, path, [path], most, caption)
     if _files.is_picture(path):
-        raise _unusable(f"`{path}` is one picture", "name the folder that it is in")
+        raise unusable(f"`{path}` is one picture", "name the folder that it is in")
     hint = (
         "unpack it and name the folder"
         if path.suffix.lower() in (".zip", ".rar", ".7z")
@@ -92,7 +94,7 @@ def _look_at_file(path: Path, most: int, caption: str | None) -> Look:
             + ", ".join(s for ends in _peek.SUFFIXES.values() for s in ends)
         )
     )
-    raise _unusable(f"no source reads `{path.name}`", hint)
+    raise unusable(f"no source reads `{path.name}`", hint)
 
 
 def _sidecar_table_fits(path: Path) -> bool:
@@ -131,7 +133,7 @@ def _listed(folder: Path) -> _Found:
 
 
 def _look_at_pictures(folder: Path, most: int) -> Look:
-    rows = _sample("image_folder", {"path": str(folder)}, most)
+    rows = sample("image_folder", {"path": str(folder)}, most)
     return _with_pairs(Look("image_folder", {"path": str(folder)}, *rows), folder)
 
 
@@ -180,13 +182,13 @@ def _look_at_table(
     try:
         raw = _peek.raw_rows(use, table, _RAW_ROWS)
     except _peek.NotATableError as error:
-        raise _unusable(f"`{table}` cannot be read: {error}", "repair the file") from None
+        raise unusable(f"`{table}` cannot be read: {error}", "repair the file") from None
     columns = _guess.columns_of(raw)
     settings, choices = _settings(columns, table, caption)
     if use != "webdataset":
         root = _image_root(raw, columns, settings, table)
         settings |= {} if root is None else {"image_root": str(root)}
-    rows = _sample(use, {"path": str(place), **settings}, most)
+    rows = sample(use, {"path": str(place), **settings}, most)
     found = Look(use, {"path": str(place), **settings}, *rows, columns, choices)
     return _with_pairs(found, table)
 
@@ -202,9 +204,9 @@ def _settings(
     if caption is not None and caption not in names:
         raise _no_column(caption, table, names)
     if not images:
-        raise _unusable(f"`{table.name}` has no column of pictures", _columns_hint(columns))
+        raise unusable(f"`{table.name}` has no column of pictures", _columns_hint(columns))
     if not captions and chat is None:
-        raise _unusable(f"`{table.name}` has no column of captions", _columns_hint(columns))
+        raise unusable(f"`{table.name}` has no column of captions", _columns_hint(columns))
     mapping = {} if images[0] in ("image", "images") else {"image": images[0]}
     if caption is None and chat is not None and "caption" not in names:
         mapping |= {} if chat in ("conversations", "messages") else {"conversations": chat}
@@ -237,33 +239,6 @@ def _folders(parent: Path) -> list[Path]:
         return [Path(entry.path) for entry in entries if entry.is_dir()][:200]
 
 
-def _sample(
-    use: str, settings: Mapping[str, Any], most: int
-) -> tuple[int | None, tuple[Row, ...], tuple[Problem, ...]]:
-    """Read rows with the source itself: spread over a folder of pictures, else the first ones."""
-    source = plugin.load("sources", use)
-    params = plugin.bind(source.params, settings)
-    context = SourceContext(locate=Path, is_offline=True, seed=0)
-    num_rows = None if source.num_rows is None else source.num_rows(params, context)
-    items: list[Row | Problem] = []
-    for span in _spans(use, num_rows, most):
-        for item in source.rows(params, context, span):
-            items.append(item)
-            if len(items) >= most:
-                break
-    rows = tuple(item for item in items if isinstance(item, Row))
-    return num_rows, rows, tuple(item for item in items if isinstance(item, Problem))
-
-
-def _spans(use: str, num_rows: int | None, most: int) -> list[range | None]:
-    if num_rows is None:
-        return [None]
-    if use != "image_folder" or num_rows <= most:
-        return [range(min(num_rows, most))]
-    starts = (index * num_rows // most for index in range(most))
-    return [range(start, start + 1) for start in starts]
-
-
 def _with_pairs(found: Look, table: Path) -> Look:
     """Return what was found if at least one row of the sample is a pair; else raise."""
     if found.rows:
@@ -276,37 +251,31 @@ def _with_pairs(found: Look, table: Path) -> Look:
         "more than one exchange": "such chats can be replay: `mix.replay` with `task: chat`",
         "image file not found": "image paths start at the table's folder; are the pictures there?",
     }.get(first.reason if first else "")
-    raise _unusable(f"no row of `{table}` is a pair: {said or 'it has no row'}{detail}", hint)
+    raise unusable(f"no row of `{table}` is a pair: {said or 'it has no row'}{detail}", hint)
 
 
 def _nothing_usable(folder: Path, found: _Found) -> RequestError:
     counts = ", ".join(f"{count} {suffix}" for suffix, count in found.suffixes.most_common(6))
     if found.pictures:
         number = len(found.pictures)
-        return _unusable(
+        return unusable(
             f"`{folder}` has {number} pictures and no caption (files: {counts})",
             "a caption is the first line of `x.txt` beside `x.png`, or a row of a metadata.jsonl "
             "(`file_name`, `caption`) or captions.csv",
         )
     if ".arrow" in found.suffixes:
-        return _unusable(
+        return unusable(
             f"`{folder}` holds Arrow files, as `save_to_disk` writes them",
             "write them as Parquet: `load_from_disk(...).to_parquet('pairs.parquet')`",
         )
-    return _unusable(f"`{folder}` has no pictures and no table (files: {counts or 'none'})", None)
+    return unusable(f"`{folder}` has no pictures and no table (files: {counts or 'none'})", None)
 
 
 def _no_column(name: str, table: Path, names: Sequence[str]) -> RequestError:
-    from engine.diagnostics import nearest
-
     close = nearest(name, names)
     hint = f"did you mean `{close}`?" if close else "it has " + ", ".join(f"`{n}`" for n in names)
-    return _unusable(f"`{table.name}` has no column `{name}`", hint)
+    return unusable(f"`{table.name}` has no column `{name}`", hint)
 
 
 def _columns_hint(columns: Sequence[Column]) -> str:
     return "it has " + ", ".join(f"`{c.name}` ({c.holds}: {c.example})" for c in columns)
-
-
-def _unusable(message: str, hint: str | None) -> RequestError:
-    return RequestError(Diagnostic("no-pairs", message, hint=hint))

@@ -249,6 +249,45 @@ def test_two_columns_of_text_raise_a_question(folder: Path):
     )
 
 
+def test_data_with_odd_names_and_captions_still_makes_a_recipe(folder: Path):
+    strange = "odd: {name} #1 'quoted'"
+    names = pictures(folder / strange, 3)
+    rows = [[name, f'"{WORDS[0]}\x07\u2028: # {{'] for name in names]
+    write_csv(folder / strange / "p.csv", ["image", "cap: \ntion # 'x'"], rows)
+
+    recipe = init(strange)
+    assert recipe["source"]["path"] == f"{strange}/p.csv"
+    assert recipe["source"]["columns"] == {"caption": "cap: \ntion # 'x'"}
+
+
+def test_a_table_that_names_files_is_read_with_the_folder_that_holds_them(folder: Path):
+    names = pictures(folder / "data", 3)
+    rows = [[name, words] for name, words in zip(names, WORDS, strict=True)]
+    write_csv(folder / "data" / "captions.csv", ["file_name", "caption"], rows)
+
+    assert init("data/captions.csv")["source"]["use"] == "image_folder"
+
+
+def test_a_captions_table_with_other_columns_is_read_as_a_table(folder: Path):
+    names = pictures(folder / "data", 3)
+    rows = [[name, words] for name, words in zip(names, WORDS, strict=True)]
+    write_csv(folder / "data" / "captions.csv", ["filename", "description"], rows)
+
+    recipe = init("data")
+    assert recipe["source"]["columns"] == {"image": "filename", "caption": "description"}
+    assert captions(recipe) == list(WORDS)
+
+
+def test_of_several_tables_the_largest_is_read_and_the_others_are_named(folder: Path):
+    names = pictures(folder / "data", 3)
+    rows = [[name, words] for name, words in zip(names, WORDS, strict=True)]
+    write_csv(folder / "data" / "all.csv", ["image", "caption"], rows)
+    write_csv(folder / "data" / "few.csv", ["image", "caption"], rows[:1])
+
+    assert init("data")["source"]["path"] == "data/all.csv"
+    assert "not read   few.csv" in Path("mine.yaml").read_text()
+
+
 def test_json_says_what_was_found(folder: Path, capsys: pytest.CaptureFixture[str]):
     with_sidecars(folder / "data", 4)
     (folder / "data" / "extra.png").write_bytes(picture(99))

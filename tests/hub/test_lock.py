@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import signal
 import subprocess
 import sys
 import time
@@ -185,6 +186,17 @@ def test_every_failing_name_is_told_at_once(folder: Path, hub: Hub):
     assert not (folder / "mine.lock.json").exists()
 
 
+def test_what_is_missing_here_and_at_the_hub_is_told_at_once(folder: Path, hub: Hub):
+    hub.repos.pop("models/some/base")
+    source = "{use: image_folder, path: ./nowhere}"
+    text = "\n".join(f"source: {source}" if "use: hub" in x else x for x in RECIPE.split("\n"))
+    (folder / "mine.yaml").write_text(text)
+
+    done = adapt(folder, hub, "lock", "mine.yaml", "--json")
+    found = json.loads(done.stdout)["diagnostics"]
+    assert [item["code"] for item in found] == ["not-found", "hub-not-found"]
+
+
 def test_a_slip_in_a_locked_name_has_a_nearest_one(folder: Path, hub: Hub):
     adapt(folder, hub, "lock", "mine.yaml")
 
@@ -283,6 +295,26 @@ def test_offline_a_model_that_is_not_locked_yet_is_told(folder: Path, hub: Hub):
     assert done.returncode == 1
     assert done.stderr.startswith("error[hub-offline]: the hub cannot be asked for the model")
     assert done.stderr.count("error[") == 1
+
+
+def test_control_c_does_not_wait_for_a_silent_hub(folder: Path, hub: Hub):
+    hub.faults["api/"] = slow(20)
+    with subprocess.Popen(
+        [sys.executable, "-m", "engine.cli", "lock", "mine.yaml"],
+        cwd=folder,
+        env=environment(folder, hub, HF_HUB_ETAG_TIMEOUT="15"),
+        stderr=subprocess.PIPE,
+        text=True,
+    ) as process:
+        while len(hub.asked) < 2:
+            time.sleep(0.05)
+        process.send_signal(signal.SIGINT)
+        began = time.monotonic()
+        said = process.communicate(timeout=20)[1]
+
+    assert time.monotonic() - began < 5
+    assert (process.returncode, said) == (130, "interrupted\n")
+    assert not (folder / "mine.lock.json").exists()
 
 
 def test_no_hub_at_all_is_no_connection(folder: Path, hub: Hub):

@@ -74,11 +74,39 @@ def test_validate_writes_sarif(folder: Path, capsys: pytest.CaptureFixture[str])
     assert {"startLine": 3, "startColumn": 8} in regions
 
 
+def test_sarif_carries_rules_notes_and_fixes(folder: Path, capsys: pytest.CaptureFixture[str]):
+    (folder / "a b.yaml").write_text("recipe: 1\nname: x\nbase: {modle: \u00e9}\n", "utf-8")
+    (folder / "child.yaml").write_text("extends: a b.yaml\n")
+    main(["validate", "child.yaml", "--format", "sarif"])
+
+    log = json.loads(capsys.readouterr().out)
+    (run,) = log["runs"]
+    rules = {rule["id"]: rule for rule in run["tool"]["driver"]["rules"]}
+    result = next(r for r in run["results"] if r["ruleId"] == "unknown-key")
+    (fix,) = result["fixes"]
+    (change,) = fix["artifactChanges"]
+    assert log["version"] == "2.1.0"
+    assert run["columnKind"] == "unicodeCodePoints"
+    assert set(rules) == {r["ruleId"] for r in run["results"]}
+    assert rules["unknown-key"]["help"]["markdown"].startswith("# unknown-key")
+    assert rules["unknown-key"]["shortDescription"]["text"].endswith(".")
+    assert [place["message"]["text"] for place in result["relatedLocations"]] == [
+        "extends `a b.yaml`"
+    ]
+    assert change["artifactLocation"] == {"uri": "a%20b.yaml"}
+    assert change["replacements"] == [
+        {
+            "deletedRegion": {"startLine": 3, "startColumn": 8, "endColumn": 13},
+            "insertedContent": {"text": "model"},
+        }
+    ]
+
+
 def test_validate_fix_tidies_and_then_checks(folder: Path, capsys: pytest.CaptureFixture[str]):
-    path = written(folder, "recipe: 1   # one\nname: x\nbase:\n\tmodle: y")
+    path = written(folder, "recipe: 1   # one\nname: x\nbase:\n\tcolour: y")
 
     assert main(["validate", path, "--fix"]) == 1
-    assert (folder / path).read_text() == "recipe: 1   # one\nname: x\nbase:\n  modle: y\n"
+    assert (folder / path).read_text() == "recipe: 1   # one\nname: x\nbase:\n  colour: y\n"
     assert "unknown-key" in capsys.readouterr().err
 
 

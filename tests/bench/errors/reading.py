@@ -41,7 +41,12 @@ def read(tool: str, file: str, mistake: Mistake, said: str, exit_code: int) -> R
     """Return what a message tells of a mistake in a file."""
     message = "\n".join(_without_frames(said, file))
     wrong = first_wrong_line(tool, mistake)
-    source = re.escape(text(tool, mistake).splitlines()[wrong - 1].strip())
+    near = [
+        line.strip() for line in text(tool, mistake).splitlines()[max(wrong - 2, 0) : wrong + 1]
+    ]
+    quoted = re.compile(
+        _MARGIN + "(" + "|".join(re.escape(line) for line in near if line) + r")\s*$"
+    )
     lines = _numbers(rf"(?:\bline |{re.escape(file)}:|lines \d+-)(\d+)", message)
     pattern = rf"(?:\bcolumn |\bcol |{re.escape(file)}:\d+:|:\s*line \d+:)(\d+)"
     has_line = any(abs(line - wrong) <= 1 for line in lines)  # some point at the value below
@@ -53,10 +58,9 @@ def read(tool: str, file: str, mistake: Mistake, said: str, exit_code: int) -> R
         of=len(names),
         has_line=is_refused and has_line,
         has_column=is_refused and has_line and bool(_numbers(pattern, message)),
-        has_excerpt=is_refused
-        and any(re.match(_MARGIN + source, line) for line in message.splitlines()),
+        has_excerpt=is_refused and any(quoted.match(line) for line in message.splitlines()),
         has_caret=is_refused and any(_CARETS.match(line) for line in message.splitlines()),
-        has_offer=_has_offer(mistake.offers.get(tool, ()), message) if is_refused else False,
+        has_offer=_has_offer(mistake.offers.get(tool, ()), message, is_refused),
         has_traceback="Traceback (most recent call last)" in said,
     )
 
@@ -66,8 +70,8 @@ def _holds(message: str, word: str) -> bool:
     return any(one in message for one in word.split("|"))
 
 
-def _has_offer(words: Sequence[str], message: str) -> bool | None:
-    return any(_holds(message, word) for word in words) if words else None
+def _has_offer(words: Sequence[str], message: str, is_refused: bool) -> bool | None:
+    return is_refused and any(_holds(message, word) for word in words) if words else None
 
 
 def tidy(said: str, names: Mapping[str, str]) -> str:
