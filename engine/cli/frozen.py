@@ -67,6 +67,17 @@ def downloaded_drifts(
     return [drift_diagnostic(planned.recipe, drift, hint) for drift in found]
 
 
+def downloads_that_moved(planned: Planned, environ: Mapping[str, str]) -> list[Diagnostic]:
+    """Return what a run downloaded and the lock does not hold; its results are stored by then."""
+    hint = (
+        "delete the model from the cache of downloads, and run it again with another --store: "
+        "this one holds results of these bytes"
+    )
+    held = required(planned.recipe)
+    found = downloaded.drifts(held, environ, planned.digests.digest_file)
+    return [drift_diagnostic(planned.recipe, drift, hint) for drift in found]
+
+
 def drift_diagnostic(recipe: Path, drift: Drift, hint: str) -> Diagnostic:
     """Return what is said of a fact that moved, at its line of the lock."""
     return Diagnostic("lock-drift", str(drift), locked.span(recipe, drift.fact), hint)

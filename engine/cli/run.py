@@ -94,10 +94,18 @@ def run_planned(
     outcome = _execute(session, is_cached)
     _put_report(session)
     code = _exit_code(outcome)
+    moved = frozen.downloads_that_moved(planned, os.environ) if args.frozen and not code else []
+    if moved:
+        code = int(ExitCode.GATE_SAID_NO)
     if args.json:
         print(json.dumps(_json(session, outcome, code), indent=1))
     else:
         _print_end(session, outcome, is_cached)
+    if moved:
+        from engine.cli import errors
+        from engine.diagnostics import render
+
+        print(render(moved, errors.read_text), file=sys.stderr)
     return code
 
 
