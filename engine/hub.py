@@ -68,7 +68,7 @@ def snapshots(revisions: Mapping[Reference, str | None]) -> dict[Reference, Snap
     The threads are daemons: Ctrl-C must not wait for a hub that does not answer.
     """
     todo: SimpleQueue[tuple[Reference, str | None]] = SimpleQueue()
-    done: SimpleQueue[tuple[Reference, Snapshot | HubError]] = SimpleQueue()
+    done: SimpleQueue[tuple[Reference, Snapshot | Exception]] = SimpleQueue()
     for item in revisions.items():
         todo.put(item)
 
@@ -80,14 +80,19 @@ def snapshots(revisions: Mapping[Reference, str | None]) -> dict[Reference, Snap
 
     for _ in range(min(ASKED_AT_ONCE, len(revisions))):
         Thread(target=work, daemon=True).start()
-    found = dict(done.get() for _ in revisions)
+    found: dict[Reference, Snapshot | HubError] = {}
+    for _ in revisions:
+        reference, answer = done.get()
+        if isinstance(answer, Exception) and not isinstance(answer, HubError):
+            raise answer  # a bug: a thread that dies with it would be waited for without end
+        found[reference] = answer
     return {reference: found[reference] for reference in revisions}
 
 
-def _attempt(reference: Reference, revision: str | None) -> Snapshot | HubError:
+def _attempt(reference: Reference, revision: str | None) -> Snapshot | Exception:
     try:
         return snapshot(reference.kind, reference.name, revision)
-    except HubError as error:
+    except Exception as error:
         return error
 
 

@@ -94,7 +94,7 @@ def run_planned(
     outcome = _execute(session, is_cached)
     _put_report(session)
     code = _exit_code(outcome)
-    moved = frozen.downloads_that_moved(planned, os.environ) if args.frozen and not code else []
+    moved = _moved_downloads(planned) if args.frozen and not code else []
     if moved:
         code = int(ExitCode.GATE_SAID_NO)
     if args.json:
@@ -164,6 +164,12 @@ def _execute(session: Session, is_cached: bool) -> Outcome:
         if shown is not None:
             shown.close()
         log.close()
+
+
+def _moved_downloads(planned: Planned) -> list[Diagnostic]:
+    from engine.cli import frozen
+
+    return frozen.downloads_that_moved(planned, os.environ)
 
 
 def _exit_code(outcome: Outcome) -> int:
