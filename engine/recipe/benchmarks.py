@@ -11,7 +11,7 @@ from engine.recipe import params, prompts, schema
 from engine.recipe.compose import shown_path
 from engine.recipe.model import BenchmarkSpec
 from engine.recipe.source import Node, places, read_file
-from engine.recipe.subject import Subject
+from engine.recipe.subject import Subject, shortened
 
 HOLDOUT = "holdout"  # built in: the held-out share of the pairs, no file
 
@@ -35,7 +35,7 @@ def find(name: str, recipe_folder: Path, asked_at: Span) -> Benchmark:
     raise RequestError(
         Diagnostic(
             "unknown-benchmark",
-            f"there is no benchmark `{name}`",
+            f"there is no benchmark `{shortened(name)}`",
             asked_at,
             f"did you mean `{close}`?" if close else "known: " + ", ".join(sorted(known)),
         )

@@ -15,7 +15,7 @@ from typing import Any
 from engine import package_data
 from engine.diagnostics import Diagnostic, Note, RequestError, Span, nearest
 from engine.recipe.source import Entry, Node, Place, read, read_file
-from engine.recipe.subject import dotted
+from engine.recipe.subject import dotted, shortened
 
 _STEP = re.compile(r"([^.\[\]]+)|\[(\d+)\]")
 _DOTTED = re.compile(r"[^.\[\]]+(\.[^.\[\]]+|\[\d+\])*")
@@ -162,7 +162,7 @@ def _parent(link: Node, child: Path, chain: Sequence[Path]) -> tuple[Path, str]:
     close = nearest(name, known)
     raise _refused(
         link.span,
-        f"there is no parent recipe `{name}`",
+        f"there is no parent recipe `{shortened(name)}`",
         f"did you mean `{close}`?" if close else "known parents: " + ", ".join(sorted(known)),
         "unknown-parent",
     )

@@ -1,7 +1,7 @@
 """Changes the text of a recipe where a mistake has one certain way out; all else stays as it is.
 
 Only the file given is changed, never a parent. A change is taken back when its line then has a
-mistake that was not there before.
+mistake that was not there before, other than a key that is missing or one that is mended next.
 """
 
 from __future__ import annotations
@@ -36,17 +36,24 @@ def _taken(
 ) -> tuple[list[Fix], str]:
     """Return the changes that make no line worse, and the text with them."""
     known = {_identity(item) for item in before}
-    while fixes:
-        changed = applied(text, fixes)
-        after = [item for item in _mistakes(path, changed) if _is_worse(item, known)]
-        name = shown_path(path)
-        worse = {item.span.line for item in after if item.span and item.span.file == name}
-        unread = any(item.code == "syntax" for item in after)
-        kept = [] if unread else [fix for fix in fixes if fix.span.line not in worse]
-        if len(kept) == len(fixes):
-            return fixes, changed
-        fixes = kept
-    return [], text
+    if not fixes or not _is_worse_with(fixes, path, text, known):
+        return fixes, applied(text, fixes)
+    taken: list[Fix] = []
+    for fix in fixes:  # one by one, so that a bad one takes no good one with it
+        if not _is_worse_with([*taken, fix], path, text, known):
+            taken.append(fix)
+    return taken, applied(text, taken)
+
+
+def _is_worse_with(fixes: list[Fix], path: Path, text: str, known: set[tuple[str, str]]) -> bool:
+    """Tell whether a changed line has a mistake that was not known; elsewhere one was hidden."""
+    name, lines = shown_path(path), {fix.span.line for fix in fixes}
+    return any(
+        item.code == "syntax"
+        or (item.span is not None and item.span.file == name and item.span.line in lines)
+        for item in _mistakes(path, applied(text, fixes))
+        if _is_worse(item, known)
+    )
 
 
 def applied(text: str, fixes: Sequence[Fix]) -> str:

@@ -21,7 +21,7 @@ from engine.plugin import AtLeast, Between, Family, PromptWith, Use
 from engine.recipe import schema as schemas
 from engine.recipe.schema import Schema
 from engine.recipe.source import Place
-from engine.recipe.subject import Subject
+from engine.recipe.subject import Subject, shortened
 
 _NAMES = {bool: "boolean", int: "integer", float: "number", str: "string", types.NoneType: "null"}
 _SINGULAR = {family: family.removesuffix("s") for family in plugin.FAMILIES}
@@ -103,7 +103,7 @@ def unknown_plugin(family: str, name: str, place: Place, subject: Subject) -> Di
     listed = ", ".join(f"`{choice}`" for choice in known) or "none"
     return Diagnostic(
         "unknown-plugin",
-        f"there is no {_SINGULAR[family]} `{name}`",
+        f"there is no {_SINGULAR[family]} `{shortened(name)}`",
         subject.value(*place),
         f"did you mean `{close}`?" if close else f"known {family}: {listed}",
     )

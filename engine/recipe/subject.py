@@ -79,5 +79,6 @@ def shown(value: Any) -> str:
 
 
 def shortened(text: str) -> str:
-    """Return a text that fits into a sentence."""
+    """Return a text on one line that fits into a sentence."""
+    text = " ".join(text.split())
     return text if len(text) <= 60 else text[:57] + "..."

@@ -104,6 +104,18 @@ def test_good_repairs_stay_when_another_is_taken_back(tmp_path: Path):
     assert after == "base: {model: a}\ntraining: {lr: fast}\n"
 
 
+def test_a_repair_that_is_taken_back_takes_none_of_its_line_with_it(tmp_path: Path):
+    after = repaired(tmp_path, "base: {model: a}\ntraining: {weight_dcay: 0, lr: fast}\n")
+
+    assert after == "base: {model: a}\ntraining: {weight_decay: 0, lr: fast}\n"
+
+
+def test_a_repair_stays_when_it_brings_another_mistake_to_light(tmp_path: Path):
+    after = repaired(tmp_path, "base: {modle: a}\nmix: {parts: {captions: 0}}\n")
+
+    assert after == "base: {model: a}\nmix: {parts: {captions: 0}}\n"
+
+
 def test_comments_and_layout_survive_byte_for_byte(tmp_path: Path):
     text = "# \u00e9\n\nbase:   {modle: a,   train: vision}   # c: d\n\n\n  # end"
 

@@ -13,6 +13,7 @@ import pytest
 
 from engine.diagnostics import Diagnostic, RequestError, Span
 from engine.recipe.compose import overridden
+from engine.recipe.load import load_experiment
 from engine.recipe.source import MAX_BYTES, read, read_file
 
 CPU_S = 2.0
@@ -230,3 +231,26 @@ def test_an_override_is_as_safe_as_a_file(value: str, code: str):
 
     assert code in {item.code for item in mistakes}
     assert {item.span for item in mistakes} == {Span("--set seed", 0, 0)}
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        "source: {use: NAME}",
+        "benchmarks: {domain: [NAME]}",
+        "extends: NAME",
+        "NAME: 1",
+        "seed: NAME",
+    ],
+)
+def test_a_long_name_of_many_lines_is_told_in_one_short_sentence(tmp_path: Path, line: str):
+    path = tmp_path / "r.yaml"
+    name = '"' + "long\\n" * 40 + '"'
+    path.write_text(HEAD + line.replace("NAME", name) + "\n", encoding="utf-8")
+    with pytest.raises(RequestError) as found:
+        load_experiment(path)
+
+    assert any("long" in item.message for item in found.value.diagnostics)
+    for item in found.value.diagnostics:
+        assert "\n" not in f"{item.message}{item.hint}"
+        assert len(item.message) < 200
