@@ -10,16 +10,16 @@ from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
-from engine.cli import locked, settings, sides, tables
+from engine.cli import locked, outlays, settings, sides, tables
+from engine.cli.scales import Scales
 from engine.cli.sides import Compiler, Side
 from engine.diagnostics import Diagnostic, ExitCode, RequestError
-from engine.forecast import forecasts
+from engine.forecast import Fleet
 from engine.plan import compare
 from engine.plan.compare import PlanChanges
 from engine.plan.diff import Change
 from engine.plan.stage import Node, Plan
 from engine.recipe import changes as recipe_changes
-from engine.runtime import timings
 from engine.runtime.store import Store
 
 FORMATS = ("text", "markdown", "json", "html")
@@ -45,6 +45,7 @@ def add_parser(subparsers: Any) -> None:
     parser.add_argument(
         "--exit-code", action="store_true", help="end with 1 when anything differs in meaning"
     )
+    outlays.add_flags(parser)
     settings.add_store_flag(parser)
 
 
@@ -57,16 +58,17 @@ def run(args: argparse.Namespace) -> int:
             found = locked_facts(*names)
         else:
             old, new = (sides.side(name, store, stack) for name in names)
-            found = document(old, new, store)
+            found = document(old, new, store, outlays.fleet_of(args))
     print(_printed(found, "json" if args.json else args.format))
     differs = any(found[part] for part in ("changes", "outside", "reruns", "removed"))
     return int(ExitCode.REQUEST_WRONG if differs and args.exit_code else ExitCode.DONE)
 
 
-def document(old: Side, new: Side, store: Store) -> dict[str, Any]:
+def document(old: Side, new: Side, store: Store, fleet: Fleet | None = None) -> dict[str, Any]:
     """Return the comparison as JSON (schemas/diff.schema.json)."""
+    scales = Scales(store, fleet, new.compiled_with.folder if new.compiled_with else Path())
     nodes = compare.compare(old.plan, new.plan)
-    told = _recipe_changes(old, new)
+    told = _recipe_changes(old, new, scales)
     effects = [change["effect"] for change in told]
     explained = {name for effect in effects for name in effect["runs"]}
     if not all(effect["known"] for effect in effects):  # what they explain is not known either
@@ -83,7 +85,7 @@ def document(old: Side, new: Side, store: Store) -> dict[str, Any]:
         "reruns": [_rerun(node, store) for node in nodes.reruns],
         "removed": [node.id for node in nodes.of(compare.REMOVED)],
         "neutral": _neutral(old.plan, new.plan),
-        "cost": _cost(new.plan, nodes, store),
+        "cost": scales.cost(new.plan, nodes),
         "scores": _scores(old.plan, new.plan, store),
     }
 
@@ -145,7 +147,7 @@ def _printed(found: Mapping[str, Any], form: str) -> str:
     return "\n".join(map(tables.visible, printed.split("\n"))) if form == "text" else printed
 
 
-def _recipe_changes(old: Side, new: Side) -> list[dict[str, Any]]:
+def _recipe_changes(old: Side, new: Side, scales: Scales) -> list[dict[str, Any]]:
     if old.raw is None or new.raw is None:
         return []
     found = recipe_changes.changes(old.raw, new.raw)
@@ -158,7 +160,7 @@ def _recipe_changes(old: Side, new: Side) -> list[dict[str, Any]]:
             "new": change.new,
             "old_place": old.place(change.old_place),
             "new_place": new.place(change.new_place),
-            "effect": _effect(recipe_changes.applied(old.raw, change), worlds),
+            "effect": _effect(recipe_changes.applied(old.raw, change), worlds, scales),
         }
         for change in found
     ]
@@ -172,13 +174,15 @@ def _worlds(old: Side, new: Side) -> list[tuple[Compiler, Plan]]:
     return [(compiler, plan) for compiler, plan in plans if plan is not None]
 
 
-def _effect(changed: Mapping[str, Any], worlds: list[tuple[Compiler, Plan]]) -> dict[str, Any]:
+def _effect(
+    changed: Mapping[str, Any], worlds: list[tuple[Compiler, Plan]], scales: Scales
+) -> dict[str, Any]:
     """Return which nodes one change alone would run again, by compiling just that."""
     plans = ((base, _compiled(compiler, changed)) for compiler, base in worlds)
     base, alone = next(((b, a) for b, a in plans if a is not None), (None, None))
     if base is None or alone is None:
         empty: dict[str, Any] = {"runs": [], "adds": [], "drops": [], "num_downstream": 0}
-        return {"known": False, **empty, "neutral": False}
+        return {"known": False, **empty, "neutral": False, "takes": None}
     moved = compare.compare(base, alone)
     states = {"runs": compare.OWN, "adds": compare.ADDED, "drops": compare.REMOVED}
     return {
@@ -186,6 +190,7 @@ def _effect(changed: Mapping[str, Any], worlds: list[tuple[Compiler, Plan]]) -> 
         **{word: [node.id for node in moved.of(state)] for word, state in states.items()},
         "num_downstream": len(moved.of(compare.UPSTREAM)),
         "neutral": not moved.reruns and not moved.of(compare.REMOVED),
+        "takes": scales.difference(base, alone, moved) if moved.reruns else None,
     }
 
 
@@ -255,22 +260,6 @@ def _rerun(node: compare.NodeChange, store: Store) -> dict[str, Any]:
 def _neutral(old: Plan, new: Plan) -> list[dict[str, Any]]:
     found = compare.neutral_changes(old, new)
     return [{"id": name, "changes": [str(c) for c in changes]} for name, changes in found.items()]
-
-
-def _cost(new: Plan, nodes: PlanChanges, store: Store) -> dict[str, Any]:
-    """Return what the new side would still have to do: hours where they are known."""
-    to_run = [node for node in nodes.reruns if store.get(node.node.key) is None]
-    measured = timings.measurements(store) if to_run else []
-    guesses = forecasts(new, measured) if to_run else {}
-    hours = [g.wall_h for node in to_run if (g := guesses.get(node.id)) and g.wall_h]
-    prices = [g.cost for node in to_run if (g := guesses.get(node.id)) and g.cost]
-    return {
-        "num_to_run": len(to_run),
-        "num_known": len(hours),
-        "wall_h": sum(figure.value for figure in hours) if hours else None,
-        "cost": sum(figure.value for figure in prices) if prices else None,
-        "basis": sorted({figure.basis for figure in hours}),
-    }
 
 
 def _scores(old: Plan, new: Plan, store: Store) -> list[dict[str, Any]]:

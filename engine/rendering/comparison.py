@@ -99,7 +99,7 @@ def _reruns(found: Found) -> str:
         part = "" if known == wanted else f" for the {known} of {wanted} that are known"
         parts.append(f"about {_duration(found['cost']['wall_h'])}{part}")
     if found["cost"]["cost"] is not None:
-        parts.append(f"about {found['cost']['cost']:.2f} in the currency of `--price`")
+        parts.append(f"about {found['cost']['cost']:.2f} to pay")
     return ", ".join(parts)
 
 
@@ -133,7 +133,22 @@ def _details(change: Found) -> list[str]:
             told.append(f"{word} {num}: {_names(effect[word], MAX_OWN)}")
     if effect["num_downstream"]:
         told.append(f"then {verdicts.counted(effect['num_downstream'], 'node')} downstream")
-    return told
+    return told + _takes(effect["takes"])
+
+
+def _takes(takes: Found | None) -> list[str]:
+    """Return rows, hours and cost of one change on a line, as far as they are known."""
+    if takes is None:
+        return []
+    told = []
+    before, now = takes["rows"]
+    if before is not None and now is not None and before != now:
+        told.append(f"training rows {before:,.0f} -> {now:,.0f}")
+    if takes["wall_h"] is not None:
+        told.append(f"about {_duration(takes['wall_h'])}")
+    if takes["cost"] is not None:
+        told.append(f"about {takes['cost']:.2f} to pay")
+    return [", ".join(told)] if told else []
 
 
 def _outside(item: Found) -> str:
