@@ -17,28 +17,25 @@ from collections.abc import Mapping
 from dataclasses import MISSING, dataclass, field
 from functools import cache
 from pathlib import Path
-from typing import Annotated, Any, Literal, Union, get_args, get_origin
+from typing import Annotated, Any, Literal, NamedTuple, Union, get_args, get_origin
 
 FAMILIES = ("sources", "filters", "backends", "scorers", "models")
 
 
-@dataclass(frozen=True, slots=True)
-class Between:
+class Between(NamedTuple):
     """Inclusive bounds of a number."""
 
     low: float
     high: float
 
 
-@dataclass(frozen=True, slots=True)
-class AtLeast:
+class AtLeast(NamedTuple):
     """Inclusive lower bound of a number, or the fewest items of a tuple."""
 
     low: float
 
 
-@dataclass(frozen=True, slots=True)
-class PromptWith:
+class PromptWith(NamedTuple):
     """Marks the name of a prompt template with the variables that the template is given."""
 
     variables: tuple[str, ...]
@@ -48,8 +45,7 @@ class Neutral:
     """Marks a field that cannot change a result (batch size, workers): recorded, not in the key."""
 
 
-@dataclass(frozen=True, slots=True)
-class Family:
+class Family(NamedTuple):
     """Marks a `Use` field with the plug-in family it chooses from."""
 
     name: str

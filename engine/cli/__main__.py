@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import sys
+from engine.cli import command
 
-from engine.cli import main
-
-sys.exit(main())
+command()

@@ -57,10 +57,10 @@ def add_frozen(parser: argparse.ArgumentParser) -> None:
 
 def requested(name: str, changes: Sequence[str], store: Store) -> Planned:
     """Return the plan of a recipe, or a saved plan. Raise RequestError with every mistake."""
+    if Path(name).suffix != ".json":
+        return load_plan(name, changes, store)
     from engine.cli import saved
 
-    if Path(name).suffix != saved.SUFFIX:
-        return load_plan(name, changes, store)
     if changes:
         message = "a saved plan cannot be overridden: it is run as it was planned"
         hint = "plan the recipe again with `--set` and `-o`"

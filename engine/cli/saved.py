@@ -17,7 +17,6 @@ from engine.diagnostics import Diagnostic, Note, RequestError
 from engine.plan import diff, graph
 from engine.plan.stage import Node, Plan
 
-SUFFIX = ".json"
 _SHOWN = 12  # fields that moved, before the rest is counted
 
 

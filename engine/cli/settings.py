@@ -13,11 +13,12 @@ from __future__ import annotations
 import argparse
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from engine.diagnostics import Diagnostic, RequestError, nearest
-from engine.runtime import machine
-from engine.runtime.machine import Settings
+
+if TYPE_CHECKING:
+    from engine.runtime.machine import Settings
 
 DEFAULT_STORE = ".adapt"
 _NAMES = ("store", "executor", "threads", "device", "offline", "python")
@@ -64,6 +65,9 @@ def interpreter(backend: str, args: argparse.Namespace, environ: Mapping[str, st
 
 def resolve(args: argparse.Namespace, environ: Mapping[str, str]) -> Settings:
     """Return the machine settings. Raise RequestError with every wrong one."""
+    from engine.runtime import machine
+    from engine.runtime.machine import Settings
+
     user = _user_file(environ)
     problems: list[Diagnostic] = []
     pythons = _pythons(args.python or (), environ, user.get("python") or {}, problems)
@@ -99,6 +103,8 @@ def _first(
 
 def _threads(value: Any, problems: list[Diagnostic]) -> int:
     if value is None:
+        from engine.runtime import machine
+
         return machine.num_cores()
     if not str(value).isdigit() or int(value) < 1:
         problems.append(_wrong("threads", f"'{value}' is not a number of cores", "use 1 or more"))

@@ -6,7 +6,6 @@ The JSON holds no time, host or absolute path; the same recipe text gives the sa
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from dataclasses import asdict
 from typing import Any
 
 from engine.plan import keys
@@ -42,7 +41,7 @@ def node_to_json(node: Node) -> dict[str, Any]:
         "prompts": dict(node.prompts),
         "origin": dict(node.origin),
         "arms": list(node.arms),
-        "needs": asdict(node.needs),
+        "needs": node.needs._asdict(),
     }
 
 

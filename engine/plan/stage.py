@@ -10,7 +10,7 @@ import json
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Protocol, TypeVar
+from typing import TYPE_CHECKING, Any, NamedTuple, Protocol, TypeVar
 
 if TYPE_CHECKING:
     from engine.artifacts import Inputs, Outputs
@@ -18,8 +18,7 @@ if TYPE_CHECKING:
 Item = TypeVar("Item")
 
 
-@dataclass(frozen=True, slots=True)
-class Port:
+class Port(NamedTuple):
     """One input of a stage."""
 
     name: str
@@ -27,8 +26,7 @@ class Port:
     many: bool = False  # holds labelled artifacts instead of exactly one
 
 
-@dataclass(frozen=True, slots=True)
-class Needs:
+class Needs(NamedTuple):
     """What a node asks of the machine."""
 
     accelerator: bool = False  # runs a model: a GPU where there is one
