@@ -137,18 +137,25 @@ def unbind(value: Any, *, with_neutral: bool = True, kind: Any = None) -> Any:
     if isinstance(value, Use):
         family = None if with_neutral else _family_of(kind)
         return _unbind_use(value) if family is None else key_settings(family, value)
-    if dataclasses.is_dataclass(value) and not isinstance(value, type):
-        hints = hints_of(type(value))
+    if hasattr(type(value), "__dataclass_fields__"):
         return {
-            f.name: unbind(getattr(value, f.name), with_neutral=with_neutral, kind=hints[f.name])
-            for f in dataclasses.fields(value)
-            if with_neutral or not is_neutral(hints[f.name])
+            name: unbind(getattr(value, name), with_neutral=with_neutral, kind=hint)
+            for name, hint, is_out in _fields_of(value.__class__)
+            if with_neutral or not is_out
         }
     if isinstance(value, Mapping):
         return {k: unbind(v, with_neutral=with_neutral, kind=kind) for k, v in value.items()}
     if isinstance(value, tuple | list):
         return [unbind(item, with_neutral=with_neutral, kind=kind) for item in value]
     return value
+
+
+@cache
+def _fields_of(kind: type) -> tuple[tuple[str, Any, bool], ...]:
+    """Return name, type and neutrality of each field of a dataclass."""
+    hints = hints_of(kind)
+    names = [field.name for field in dataclasses.fields(kind)]
+    return tuple((name, hints[name], is_neutral(hints[name])) for name in names)
 
 
 def is_neutral(kind: Any) -> bool:

@@ -260,11 +260,12 @@ def _identity(value: Any, depth: int = 0) -> Hashable:
 
 def _walk(value: Any) -> Iterator[Mapping[str, Any]]:
     """Yield every mapping inside a JSON value."""
-    if isinstance(value, Mapping):
+    if isinstance(value, dict):
         yield value
         for item in value.values():
-            yield from _walk(item)
-    elif isinstance(value, list | tuple):
+            if isinstance(item, dict | list):
+                yield from _walk(item)
+    elif isinstance(value, list):
         for item in value:
             yield from _walk(item)
 
