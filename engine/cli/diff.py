@@ -207,6 +207,8 @@ def _outside(nodes: PlanChanges, explained: set[str]) -> list[dict[str, Any]]:
     found: dict[tuple[str, str, str], dict[str, Any]] = {}
     for node in nodes.of(compare.OWN):
         for change in node.changes:
+            if f"{change.path.removesuffix('.version')}.use" in {c.path for c in node.changes}:
+                continue  # another plug-in altogether, which the recipe says
             kind = _kind_outside(change, node.id in explained)
             if kind is None:
                 continue

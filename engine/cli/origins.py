@@ -63,10 +63,10 @@ def _origin(path: Path_, spans: Spans) -> str:
     span = spans.get(path)
     if span is None:
         return "default"
-    return _from_here(span.file) + (f":{span.line}" if span.line else "")
+    return from_here(span.file) + (f":{span.line}" if span.line else "")
 
 
-def _from_here(file: str) -> str:
+def from_here(file: str) -> str:
     """Return a path as seen from the working directory, where that is not a detour."""
     path = Path(file)
     if path.is_absolute() and path.is_relative_to(Path.cwd()):

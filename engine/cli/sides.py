@@ -20,7 +20,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from engine import package_data
-from engine.cli import locked, planning
+from engine.cli import locked, origins, planning
 from engine.diagnostics import Diagnostic, RequestError, Span, nearest
 from engine.plan import graph
 from engine.plan.lock import Facts
@@ -55,7 +55,9 @@ class Side:
     def place(self, place: Path_ | None) -> str | None:
         """Return where a value was said, as `file:line`; None where nobody said it."""
         span = None if place is None else self.spans.get(place)
-        return f"{span.file}:{span.line}" if span is not None and span.line else None
+        if span is None or not span.line:
+            return None
+        return f"{origins.from_here(span.file)}:{span.line}"
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,6 +1,7 @@
-"""Plays the terminal session of the README: every `$` line is run, what it prints is compared.
+"""Plays terminal sessions: every `$` line is run, and what it prints is compared.
 
-`python -m tests.rules.screencast` writes what is printed today into the README; read the diff.
+One session stands in the README, one with every verb in `verbs.console`. `python -m
+tests.rules.screencast` writes what is printed today into both; read the diff.
 """
 
 from __future__ import annotations
@@ -15,6 +16,7 @@ from pathlib import Path
 from tests.rules.golden import ROOT
 
 README = ROOT / "README.md"
+VERBS = ROOT / "tests" / "rules" / "verbs.console"
 BLOCK = re.compile(r"(?<=```console\n).*?(?=```)", re.S)
 
 
@@ -74,10 +76,12 @@ def _environment(folder: Path) -> dict[str, str]:
 
 
 def main() -> None:
-    """Write what the session prints now into the README."""
+    """Write what the sessions print now."""
     with tempfile.TemporaryDirectory() as folder:
         session = played(recorded(), Path(folder))
     README.write_text(BLOCK.sub(lambda _: session, README.read_text("utf-8"), count=1), "utf-8")
+    with tempfile.TemporaryDirectory() as folder:
+        VERBS.write_text(played(VERBS.read_text("utf-8"), Path(folder)), "utf-8")
 
 
 if __name__ == "__main__":

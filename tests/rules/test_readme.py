@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 
+from engine import cli
 from tests.rules import screencast
 from tests.rules.golden import ROOT
 
@@ -54,6 +55,15 @@ def test_the_session_of_the_readme_prints_what_it_shows(tmp_path: Path):
     """After a change on purpose: `make golden`, and read the diff of the README."""
     shown = screencast.recorded()
 
+    assert screencast.played(shown, tmp_path) == shown
+
+
+def test_every_verb_prints_what_was_reviewed(tmp_path: Path):
+    """After a change on purpose: `make golden`, and read the diff of verbs.console."""
+    shown = screencast.VERBS.read_text("utf-8")
+    used = set(re.findall(r"^\$ adapt (\w+)", shown, flags=re.M))
+
+    assert used == set(cli.VERBS)
     assert screencast.played(shown, tmp_path) == shown
 
 
