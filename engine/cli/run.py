@@ -8,7 +8,7 @@ import os
 import shlex
 import signal
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -19,7 +19,7 @@ from engine.cli import planning, settings, tables
 from engine.cli.planning import Planned
 from engine.diagnostics import Diagnostic, ExitCode, RequestError
 from engine.plan import graph
-from engine.plan.stage import Plan
+from engine.plan.stage import Node, Plan
 from engine.runtime import outlook, runs
 from engine.runtime.events import Event, EventLog
 from engine.runtime.machine import Settings
@@ -161,12 +161,19 @@ def _execute(session: Session, is_cached: bool) -> Outcome:
             folder=session.planned.folder,
             launcher=launcher,
             emit=emit,
+            reads=_reads,
         ).execute()
     finally:
         launcher.close()
         if shown is not None:
             shown.close()
         log.close()
+
+
+def _reads(node: Node) -> Mapping[str, tuple[str, ...]]:
+    from engine import catalog
+
+    return catalog.stage(node.stage).reads(node.params)
 
 
 def _moved_downloads(planned: Planned) -> list[Diagnostic]:

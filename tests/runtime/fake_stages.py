@@ -19,6 +19,7 @@ from engine.plan.stage import Needs, Node, Plan, Port, Stage, Tools
 class CountParams:
     num_rows: int = 3
     note: str = ""  # moves the key, not the result
+    ledger: str = ""  # moves the ledger, not the rows
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -39,6 +40,8 @@ def _count(inputs: Inputs, params: CountParams, outputs: Outputs, tools: Tools) 
     for number in range(params.num_rows):
         outputs.rows("rows").write({"number": number})
         tools.progress(number + 1, params.num_rows, "rows")
+    if params.ledger:
+        outputs.quarantine("x", params.ledger)
     tools.log(f"wrote {params.num_rows} rows with seed {tools.seed}")
 
 
@@ -88,11 +91,12 @@ def _environment(inputs: Inputs, params: CountParams, outputs: Outputs, tools: T
 
 
 MANY = (Port("rows", required=False, many=True),)
+ROWS = (Port("rows", required=False, many=True, reads=("rows",)),)
 STAGES = {
     stage.name: stage
     for stage in (
         Stage("count", 1, (), CountParams, Needs(), _count),
-        Stage("double", 1, MANY, CountParams, Needs(), _double),
+        Stage("double", 1, ROWS, CountParams, Needs(), _double),
         Stage("slow", 1, MANY, SlowParams, Needs(), _slow),
         Stage("sharded", 1, MANY, SlowParams, Needs(sharded=True), _slow),
         Stage("fail", 1, MANY, FailParams, Needs(), _fail),

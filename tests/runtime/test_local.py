@@ -11,6 +11,7 @@ from pathlib import Path
 
 import pytest
 
+from engine.artifacts import Artifact, Manifest
 from engine.plan import graph
 from engine.plan.stage import Plan
 from engine.runtime import runs
@@ -22,9 +23,9 @@ from tests.runtime.fake_run import execute, states
 from tests.runtime.fake_stages import PlanBuilder
 
 
-def chain(num_rows: int = 3, note: str = "") -> Plan:
+def chain(num_rows: int = 3, note: str = "", ledger: str = "") -> Plan:
     build = PlanBuilder()
-    build.add("count", num_rows=num_rows, note=note)
+    build.add("count", num_rows=num_rows, note=note, ledger=ledger)
     build.add("double", "count")
     return build.plan()
 
@@ -61,6 +62,21 @@ def test_another_result_upstream_runs_what_depends_on_it(tmp_path: Path):
     run, _ = execute(chain(num_rows=4), tmp_path)
 
     assert states(run) == {"count": "ran", "double": "ran"}
+
+
+def test_a_ledger_that_changed_reruns_nothing_that_does_not_read_it(tmp_path: Path):
+    execute(chain(ledger="one row dropped"), tmp_path)
+    run, _ = execute(chain(ledger="dropped for another reason"), tmp_path)
+
+    assert states(run) == {"count": "ran", "double": "linked"}
+
+
+def test_a_stage_that_reads_what_its_port_does_not_name_is_a_mistake_of_ours(tmp_path: Path):
+    artifact = Artifact(tmp_path, Manifest("k", "count", (), {}, (), {}, ""), reads=("rows",))
+
+    assert artifact.num_rows("rows") == 0
+    with pytest.raises(AssertionError, match="`ledger` is read"):
+        list(artifact.rows("ledger"))
 
 
 def test_time_memory_and_counts_of_a_node_are_recorded(tmp_path: Path):
