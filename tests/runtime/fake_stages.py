@@ -12,7 +12,7 @@ from typing import Any
 from engine.artifacts import Inputs, Outputs
 from engine.diagnostics import StageError
 from engine.plan import keys
-from engine.plan.stage import Needs, Node, Plan, Port, Stage, Tools
+from engine.plan.stage import Needs, Node, Plan, Port, Stage, Stopped, Tools
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -90,6 +90,19 @@ def _environment(inputs: Inputs, params: CountParams, outputs: Outputs, tools: T
     outputs.write_json("facts.json", facts)
 
 
+def _stoppable(inputs: Inputs, params: SlowParams, outputs: Outputs, tools: Tools) -> None:
+    """Count to the end, from where a stop left off: as training does between its steps."""
+    saved = tools.scratch / "saved"
+    first = int(saved.read_text()) if saved.exists() else 0
+    for number in range(first, params.num_batches):
+        if tools.stopping():
+            saved.write_text(str(number))
+            raise Stopped
+        time.sleep(params.batch_s)
+        tools.progress(number + 1, params.num_batches, "batches")
+    outputs.write_json("first.json", first)
+
+
 MANY = (Port("rows", required=False, many=True),)
 ROWS = (Port("rows", required=False, many=True, reads=("rows",)),)
 STAGES = {
@@ -99,6 +112,7 @@ STAGES = {
         Stage("double", 1, ROWS, CountParams, Needs(), _double),
         Stage("slow", 1, MANY, SlowParams, Needs(), _slow),
         Stage("sharded", 1, MANY, SlowParams, Needs(sharded=True), _slow),
+        Stage("stoppable", 1, MANY, SlowParams, Needs(), _stoppable),
         Stage("fail", 1, MANY, FailParams, Needs(), _fail),
         Stage("report", 1, MANY, FailParams, Needs(), _fail),
         Stage("environment", 1, MANY, CountParams, Needs(all_threads=True), _environment),

@@ -264,6 +264,22 @@ def test_an_interrupt_ends_the_processes_and_keeps_what_is_finished(tmp_path: Pa
     assert num_marks(tmp_path) == count
 
 
+def test_a_stage_that_asks_saves_what_it_has_when_the_run_is_stopped(tmp_path: Path):
+    build = PlanBuilder()
+    build.add("stoppable", num_batches=40, batch_s=0.05)
+    engine = start(build.plan(), tmp_path)
+    store = tmp_path / "store"
+    wait_until(
+        lambda: any(run.status().nodes["stoppable"].done for run in runs.all_runs(Store(store)))
+    )
+    engine.send_signal(signal.SIGTERM)
+    assert engine.wait(timeout=10) == 128 + signal.SIGTERM
+
+    execute(build.plan(), store)
+
+    assert 0 < Store(store).get(build.nodes[0].key).json("first.json") < 40
+
+
 def test_two_runs_at_once_do_the_work_once(tmp_path: Path):
     plan = slow(tmp_path, 5)
     other = start(plan, tmp_path)
