@@ -27,7 +27,7 @@ from engine.runtime.runs import Run
 from engine.runtime.scheduler import Demand, Frontier
 from engine.runtime.store import Parents, Store
 from engine.runtime.work import Work
-from engine.runtime.worker import Job
+from engine.runtime.worker import MEANWHILE, Job
 
 POLL_S = 0.1
 GRACE_S = 8.0  # a stop ends within ten seconds
@@ -160,11 +160,16 @@ class Executor:
                 pass
 
     def _link_one(self) -> bool:
-        """Link the first ready node whose work was done before on equal inputs."""
+        """Take the first ready node that another run finished, or did before on equal inputs."""
         for node in list(self._frontier.ready()):
             if node.id in self._tried_links:
                 continue
             self._tried_links.add(node.id)
+            artifact = self.store.get(node.key)
+            if artifact is not None:
+                self._done(node, artifact)
+                self.emit(events.NodeCached(time=time.time(), node=node.id, reason=MEANWHILE))
+                return True
             artifact = self.store.link(node, self._parents(node))
             if artifact is not None:
                 self._done(node, artifact)

@@ -31,6 +31,7 @@ from engine.runtime.store import Store
 
 PROGRESS_EVERY_S = 0.2
 LOCK_POLL_S = 0.25
+MEANWHILE = "another run finished it meanwhile"
 Send = Callable[[Mapping[str, Any]], None]
 
 
@@ -130,7 +131,7 @@ def execute(job: Job, world: World, send: Send, stop: StopSignal) -> dict[str, A
     released = _keep_touching(lock)
     try:
         if store.get(job.node.key) is not None:
-            return {"type": "cached", "reason": "another run finished it meanwhile"}
+            return {"type": "cached", "reason": MEANWHILE}
         return _run_stage(job, world, store, send, stop, lock)
     finally:
         released.set()

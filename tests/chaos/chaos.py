@@ -117,7 +117,7 @@ def play(lab: Lab, number: int) -> Result:
         round_ = Round(lab.reference, folder, str(folder), rng, lab.can_verify, disk)
         reruns = _disturb(round_, kind)
         if round_.problems:
-            shutil.copytree(folder, _kept(lab, number), dirs_exist_ok=True)
+            _keep(round_, _kept(lab, number))
     shutil.rmtree(folder, ignore_errors=True)
     took_s = time.monotonic() - start
     return Result(number, kind, took_s, tuple(reruns), tuple(round_.done), tuple(round_.problems))
@@ -151,6 +151,13 @@ def _summary(results: Sequence[Result], wall_s: float) -> str:
     told = Counter(problem for result in results for problem in result.problems)
     lines += [f"  {number} x {problem}" for problem, number in told.most_common(20)]
     return "\n".join(lines)
+
+
+def _keep(round_: Round, kept: Path) -> None:
+    shutil.rmtree(kept, ignore_errors=True)
+    shutil.copytree(round_.folder, kept)
+    for number in range(1, round_.num_runs + 1):
+        shutil.copy(round_.output(number), kept)
 
 
 def _kept(lab: Lab, number: int) -> Path:

@@ -10,7 +10,6 @@ from functools import cache
 from pathlib import Path
 from types import TracebackType
 
-
 MANY_FILES = 100_000
 
 

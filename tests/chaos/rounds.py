@@ -57,7 +57,7 @@ class Round:
 
     def output(self, number: int) -> Path:
         """Return where the output of the n-th run is."""
-        return self.folder / f"output-{number}.txt"
+        return self.folder.with_name(f"{self.folder.name}-output-{number}.txt")  # not on its disk
 
     def told(self) -> str:
         """Return what the last run said."""
