@@ -84,6 +84,12 @@ class Store:
         path.mkdir()
         return path
 
+    def discard(self, staging: Path) -> None:
+        """Remove a staging folder that will not be published."""
+        import shutil
+
+        shutil.rmtree(staging, ignore_errors=True)
+
     def publish(
         self, node: Node, staging: Path, counts: Mapping[str, float], parents: Parents
     ) -> Artifact:

@@ -15,6 +15,7 @@ import threading
 import time
 import traceback
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from types import FrameType
@@ -92,8 +93,10 @@ def work(job: Job, world: World, send: Send) -> int:
     except Stopped:
         return int(ExitCode.STOPPED_RESUMABLE)
     except Exception as error:  # top of the process: the parent must learn of everything
-        if not isinstance(error, AdaptError):  # those say what to do; where they rose is no help
-            traceback.print_exc()
+        # Where a message for people rose is no help, nor where a disk was full; the log may be on it.
+        if not (isinstance(error, AdaptError) or _is_full_disk(error)):
+            with suppress(OSError):
+                traceback.print_exc()
         send(_failure(error))
         return 1
     return 0
@@ -163,13 +166,17 @@ def _run_stage(
     if job.part is not None:
         return _run_part(stage, Inputs(parents), params, tools)
     outputs = Outputs(store.staging(node.key))
-    stage.run(Inputs(parents), params, outputs, tools)
-    counts = outputs.counts()
-    if not lock.is_ours():
-        raise StageError(
-            "another run took the node over while this process stood still", is_transient=True
-        )
-    store.publish(node, outputs.path, counts, parents)
+    try:
+        stage.run(Inputs(parents), params, outputs, tools)
+        counts = outputs.counts()
+        if not lock.is_ours():
+            raise StageError(
+                "another run took the node over while this process stood still", is_transient=True
+            )
+        store.publish(node, outputs.path, counts, parents)
+    except Exception:
+        store.discard(outputs.path)  # on a full disk the other nodes need the room now
+        raise
     return {"type": "finished", "counts": counts}
 
 
@@ -245,10 +252,14 @@ def _input(store: Store, key: str, label: str) -> Artifact:
 
 def _failure(error: Exception) -> dict[str, Any]:
     hint = getattr(error, "hint", None)
-    if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
+    if _is_full_disk(error):
         hint = "make room on the disk or choose another `--store`; finished work is kept"
     found = retries.kind_of(error)
     return {"type": "failed", "message": _short(error), "hint": hint, "transient": found}
+
+
+def _is_full_disk(error: Exception) -> bool:
+    return isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT)
 
 
 def _log(message: str) -> None:
