@@ -16,7 +16,7 @@ import time
 import traceback
 from collections.abc import Callable, Mapping
 from contextlib import suppress
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from types import FrameType
 from typing import Any
@@ -93,7 +93,7 @@ def work(job: Job, world: World, send: Send) -> int:
     except Stopped:
         return int(ExitCode.STOPPED_RESUMABLE)
     except Exception as error:  # top of the process: the parent must learn of everything
-        # Where a message for people rose is no help, nor where a disk was full; the log may be on it.
+        # Where these rose is no help to people. A full disk may be the one with the log.
         if not (isinstance(error, AdaptError) or _is_full_disk(error)):
             with suppress(OSError):
                 traceback.print_exc()
@@ -146,10 +146,12 @@ def _run_stage(
 ) -> dict[str, Any]:
     node = job.node
     stage = world.stage(node.stage)
+    reads = stage.reads(node.params)
     parents = {
         port: {label: _input(store, key, label) for label, key in labels.items()}
         for port, labels in job.inputs.items()
     }
+    inputs = Inputs({port: _narrowed(labels, reads.get(port)) for port, labels in parents.items()})
     tools = Tools(
         seed=node.seed,
         scratch=store.scratch(node.key),
@@ -164,16 +166,16 @@ def _run_stage(
     )
     params = plugin.bind(stage.params, node.params)
     if job.part is not None:
-        return _run_part(stage, Inputs(parents), params, tools)
+        return _run_part(stage, inputs, params, tools)
     outputs = Outputs(store.staging(node.key))
     try:
-        stage.run(Inputs(parents), params, outputs, tools)
+        stage.run(inputs, params, outputs, tools)
         counts = outputs.counts()
         if not lock.is_ours():
             raise StageError(
                 "another run took the node over while this process stood still", is_transient=True
             )
-        store.publish(node, outputs.path, counts, parents)
+        store.publish(node, outputs.path, counts, parents, reads)
     except Exception:
         store.discard(outputs.path)  # on a full disk the other nodes need the room now
         raise
@@ -248,6 +250,10 @@ def _input(store: Store, key: str, label: str) -> Artifact:
             f"its input `{label}` has gone from the store", hint="run the same command again"
         )
     return artifact
+
+
+def _narrowed(labels: Mapping[str, Artifact], reads: tuple[str, ...] | None) -> dict[str, Artifact]:
+    return {label: replace(artifact, reads=reads or ()) for label, artifact in labels.items()}
 
 
 def _failure(error: Exception) -> dict[str, Any]:
