@@ -191,5 +191,6 @@ def _write_whole(path: Path, text: str) -> None:
 
     # Another run may be at work on the same shard.
     temporary = path.with_suffix(f".{secrets.token_hex(4)}.tmp")
+    path.parent.mkdir(parents=True, exist_ok=True)  # somebody may have cleared it meanwhile
     temporary.write_text(text, encoding="utf-8")
     temporary.replace(path)

@@ -27,7 +27,7 @@ from engine.runtime.runs import Run
 from engine.runtime.scheduler import Demand, Frontier
 from engine.runtime.store import Parents, Reads, Store
 from engine.runtime.work import Work
-from engine.runtime.worker import Job
+from engine.runtime.worker import MEANWHILE, Job
 
 POLL_S = 0.1
 GRACE_S = 8.0  # a stop ends within ten seconds
@@ -168,8 +168,7 @@ class Executor:
         if artifact is None:
             return False
         self._done(node, artifact)
-        reason = "another run finished it meanwhile"
-        self.emit(events.NodeCached(time=time.time(), node=node.id, reason=reason))
+        self.emit(events.NodeCached(time=time.time(), node=node.id, reason=MEANWHILE))
         return True
 
     def _link_one(self) -> bool:

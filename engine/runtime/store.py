@@ -86,6 +86,12 @@ class Store:
         path.mkdir()
         return path
 
+    def discard(self, staging: Path) -> None:
+        """Remove a staging folder that will not be published."""
+        import shutil
+
+        shutil.rmtree(staging, ignore_errors=True)
+
     def publish(
         self,
         node: Node,
@@ -106,7 +112,7 @@ class Store:
     def link(self, node: Node, parents: Parents, reads: Reads = _ALL) -> Artifact | None:
         """Publish a node without running it, if the same work was done on equal inputs before.
 
-        Returns None when it was not, or when another process is at work on the key.
+        Returns None when it was not, or when another process has done it or is at work on the key.
         """
         done = self._with_realised_key(realised_key(node, parents, reads))
         if done is None:
@@ -115,6 +121,8 @@ class Store:
         if not lock.try_acquire():
             return None
         try:
+            if self.get(node.key) is not None:
+                return None  # an entry that may have readers is never put in place again
             staging = self.staging(node.key)
             for entry in done.manifest.files:
                 _link_file(done.file(entry.name), staging / entry.name)
