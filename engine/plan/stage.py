@@ -6,11 +6,13 @@ network or other folder but through `tools`. Importing a stage imports nothing h
 
 from __future__ import annotations
 
-import json
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple, Protocol, TypeVar
+
+from engine.plan import journal
 
 if TYPE_CHECKING:
     from engine.artifacts import Inputs, Outputs
@@ -31,6 +33,21 @@ class Needs(NamedTuple):
 
     accelerator: bool = False  # runs a model: a GPU where there is one
     all_threads: bool = False  # worth all cores but one (training); others get one
+
+
+@dataclass(frozen=True, slots=True)
+class Part:
+    """One of several processes that work on the shards of one node side by side."""
+
+    index: int  # 0 .. count - 1
+    count: int
+
+
+class PartDone(BaseException):
+    """A part has done its share; what follows is for the process that puts the shards together.
+
+    Not an `Exception`, so that no stage catches it by accident.
+    """
 
 
 class Run(Protocol):
@@ -74,29 +91,51 @@ class Tools:
     locate_model: Callable[[str], str]  # a model written in the recipe -> folder or hub id
     log: Callable[[str], None]
     progress: Callable[[int, int | None, str], None]  # done, total (None: unknown), unit
+    part: Part | None = None  # set where this process works on a share of the shards only
+
+    def share(self, numbers: Sequence[int]) -> list[int]:
+        """Return the shards this process works on: all, or the share of its part."""
+        if self.part is None:
+            return list(numbers)
+        return [number for number in numbers if number % self.part.count == self.part.index]
+
+    def end_part(self) -> None:
+        """End a process that works on a part only; do nothing in the one that works on all."""
+        if self.part is not None:
+            raise PartDone
+
+    def keep(self, name: str, number: int, work: Callable[[], Iterable[Any]]) -> list[Any]:
+        """Return the rows of a shard: those kept in scratch, else those of `work`, kept now."""
+        return journal.kept(self.scratch, name, number, work)
 
     def journal(
         self,
         name: str,
-        batches: Sequence[Sequence[Item]],
-        work: Callable[[Sequence[Item]], Sequence[Mapping[str, Any]]],
+        batches: Iterable[Sequence[Item]],
+        work: Callable[[Sequence[Item]], Iterable[Mapping[str, Any]]],
         unit: str,
+        total: int | None = None,
     ) -> Iterator[dict[str, Any]]:
-        """Stream the rows that `work` makes of each batch, in order.
+        """Stream the rows that `work` makes of each batch, in order; `total` counts all items.
 
         Each finished batch is kept in scratch, so a kill costs at most one batch; a rerun reads the
-        finished ones back. `work` must depend on its batch alone.
+        finished ones back. `work` must depend on its batch alone. In a part only the share is
+        worked on, nothing is yielded, and `PartDone` is raised at the end.
         """
-        total = sum(len(batch) for batch in batches)
+        if isinstance(batches, Sequence):
+            total = sum(len(batches[number]) for number in self.share(range(len(batches))))
+        elif total is not None and self.part is not None:
+            total = -(-total // self.part.count)  # about the share
         done = 0
         for number, batch in enumerate(batches):
-            path = self.scratch / f"{name}-{number:06d}.jsonl"
-            if not path.exists():
-                _write_whole(path, "".join(json.dumps(row) + "\n" for row in work(batch)))
+            if not self.share([number]):
+                continue
+            rows = self.keep(name, number, partial(work, batch))
             done += len(batch)
-            self.progress(done, total, unit)
-            with path.open(encoding="utf-8") as lines:
-                yield from (json.loads(line) for line in lines)
+            self.progress(done, total if total is None else max(done, total), unit)
+            if self.part is None:
+                yield from rows
+        self.end_part()
 
 
 @dataclass(frozen=True, slots=True)
@@ -129,9 +168,3 @@ class Plan:
             if node.id == node_id:
                 return node
         raise KeyError(node_id)
-
-
-def _write_whole(path: Path, text: str) -> None:
-    temporary = path.with_suffix(".tmp")
-    temporary.write_text(text, encoding="utf-8")
-    temporary.replace(path)
