@@ -83,7 +83,10 @@ def told(event: NodeEvent, node: NodeStatus) -> str:
             return f"FAILED: {event.message}"
         case events.NodeSkipped():
             return f"skipped: {event.reason}"
-        case events.NodeCached() | events.NodeProgress():
+        case events.NodeRetried():
+            pause = f" in {event.wait_s:.0f} s" if event.wait_s else ""
+            return f"again{pause} (attempt {event.attempt + 1}): {event.reason}"
+        case events.NodeCached() | events.NodeProgress() | events.NodeUsage():
             return ""
 
 
@@ -138,7 +141,7 @@ class Bars:
             return
         node = events.node_after(self._nodes.get(event.node, NodeStatus()), event)
         self._nodes[event.node] = node
-        if isinstance(event, events.NodeCached):
+        if isinstance(event, events.NodeCached | events.NodeUsage):
             return
         if not self._is_open:
             self._progress.start()
@@ -146,7 +149,9 @@ class Bars:
         if isinstance(event, events.NodeStarted):
             name = event.node.ljust(self._width)
             self._bars[event.node] = self._progress.add_task(name, total=None, detail="starting")
-        elif isinstance(event, events.NodeWaiting):
+        elif isinstance(event, events.NodeWaiting | events.NodeRetried):
+            if event.node not in self._bars:
+                return
             self._progress.update(self._bars[event.node], detail=told(event, node))
         elif isinstance(event, events.NodeProgress):
             self._progress.update(

@@ -33,6 +33,7 @@ class Needs(NamedTuple):
 
     accelerator: bool = False  # runs a model: a GPU where there is one
     all_threads: bool = False  # worth all cores but one (training); others get one
+    sharded: bool = False  # may be run as several parts, each working on its share of the shards
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,6 +49,10 @@ class PartDone(BaseException):
 
     Not an `Exception`, so that no stage catches it by accident.
     """
+
+
+class Stopped(BaseException):
+    """The process was asked to stop, and what it had is saved; not an `Exception`, as above."""
 
 
 class Run(Protocol):
@@ -76,7 +81,13 @@ class Machine:
     num_threads: int = 1  # torch threads of this node
     num_workers: int = 1  # processes this node may use beside itself
     device: str = "cpu"  # "cpu" or "cuda"
+    num_devices: int = 1  # GPUs of this node; only training gets more than one
     is_offline: bool = True
+    shrink: int = 0  # how often the node ran out of memory before: halve batches that often
+
+
+def _never() -> bool:
+    return False
 
 
 @dataclass(frozen=True, slots=True)
@@ -92,6 +103,7 @@ class Tools:
     log: Callable[[str], None]
     progress: Callable[[int, int | None, str], None]  # done, total (None: unknown), unit
     part: Part | None = None  # set where this process works on a share of the shards only
+    stopping: Callable[[], bool] = _never  # true once asked to stop: save what is done, and raise
 
     def share(self, numbers: Sequence[int]) -> list[int]:
         """Return the shards this process works on: all, or the share of its part."""
@@ -135,6 +147,8 @@ class Tools:
             self.progress(done, total if total is None else max(done, total), unit)
             if self.part is None:
                 yield from rows
+        if done != total:
+            self.progress(done, done, unit)
         self.end_part()
 
 

@@ -73,6 +73,28 @@ class NodeProgress:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class NodeUsage:
+    """What the processes of a node take at this moment."""
+
+    time: float
+    node: str
+    memory_gb: float
+    cpu_percent: float  # 100 is one core
+    gpu_memory_gb: float | None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class NodeRetried:
+    """A node will be tried again after a pause."""
+
+    time: float
+    node: str
+    attempt: int  # the first retry is 1
+    wait_s: float
+    reason: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class NodeFinished:
     """An artifact was published."""
 
@@ -128,6 +150,8 @@ NodeEvent = (
     | NodeStarted
     | NodeWaiting
     | NodeProgress
+    | NodeUsage
+    | NodeRetried
     | NodeFinished
     | NodeFailed
     | NodeSkipped
@@ -141,6 +165,8 @@ _TYPES: dict[str, type[Any]] = {
     "node_started": NodeStarted,
     "node_waiting": NodeWaiting,
     "node_progress": NodeProgress,
+    "node_usage": NodeUsage,
+    "node_retried": NodeRetried,
     "node_finished": NodeFinished,
     "node_failed": NodeFailed,
     "node_skipped": NodeSkipped,
@@ -163,7 +189,11 @@ class NodeStatus:
     wall_s: float = 0.0
     cpu_s: float = 0.0
     peak_memory_gb: float = 0.0
-    message: str = ""  # why it failed, was skipped or was cached
+    attempts: int = 0  # retries so far
+    memory_gb: float = 0.0  # now
+    cpu_percent: float = 0.0
+    gpu_memory_gb: float | None = None
+    message: str = ""  # why it failed, was skipped, was cached or is tried again
     counts: Mapping[str, float] = field(default_factory=dict)
 
 
@@ -273,6 +303,15 @@ def node_after(node: NodeStatus, event: NodeEvent) -> NodeStatus:
             return replace(node, message="another run is at work on it")
         case NodeProgress():
             return replace(node, done=event.done, total=event.total, unit=event.unit, message="")
+        case NodeUsage():
+            return replace(
+                node,
+                memory_gb=event.memory_gb,
+                cpu_percent=event.cpu_percent,
+                gpu_memory_gb=event.gpu_memory_gb,
+            )
+        case NodeRetried():
+            return replace(node, attempts=node.attempts + 1, message=event.reason)
         case NodeFinished():
             return replace(node, state="ran", counts=event.counts, **_costs(event))
         case NodeFailed():

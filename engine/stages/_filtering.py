@@ -111,6 +111,7 @@ def measure_share(
     filters: Sequence[OpenFilter],
     shards: Callable[[], Iterable[Sequence[Record]]],
     tools: Tools,
+    total: int,
     unit: str,
 ) -> None:
     """In a part, take the measurements of its share of the shards, and end the process.
@@ -121,13 +122,16 @@ def measure_share(
     """
     if tools.part is None:
         return
+    passes = _passes(filters)
+    own = tools.share(range(-(-total // SHARD_ROWS)))
+    num_rows = len(passes) * sum(min(SHARD_ROWS, total - SHARD_ROWS * number) for number in own)
     done = 0
-    for stop, in_order in _passes(filters):
+    for stop, in_order in passes:
         for number, rows in enumerate(shards()):
             if tools.share([number]):
                 _measure(filters[: stop + 1], number, rows)
                 done += len(rows)
-                tools.progress(done, None, unit)
+                tools.progress(min(done, num_rows), num_rows, unit)
             elif in_order:
                 list(apply(filters[:in_order], number, rows))
     tools.end_part()

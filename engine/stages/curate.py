@@ -47,9 +47,9 @@ def run(inputs: Inputs, params: Params, outputs: Outputs, tools: Tools) -> None:
     def shards() -> Iterator[list[Record]]:
         return _filtering.cut(inputs["pairs"].records("rows"))
 
-    _filtering.measure_share(filters, lambda: map(_pairs, shards()), tools, "pairs")
-    holdout = Holdout(tools.seed, params.holdout_share, params.holdout_max_items)
     total, done = inputs["pairs"].num_rows("rows"), 0
+    _filtering.measure_share(filters, lambda: map(_pairs, shards()), tools, total, "pairs")
+    holdout = Holdout(tools.seed, params.holdout_share, params.holdout_max_items)
     reasons: Counter[str] = Counter()
     for number, rows in enumerate(shards()):
         _quarantine_others(rows, outputs, reasons)
@@ -156,6 +156,6 @@ STAGE = Stage(
     version=1,
     inputs=(Port("pairs"), Port("images"), Port("benchmarks", required=False, many=True)),
     params=Params,
-    needs=Needs(),
+    needs=Needs(sharded=True),
     run=run,
 )

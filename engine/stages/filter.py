@@ -39,7 +39,7 @@ def run(inputs: Inputs, params: Params, outputs: Outputs, tools: Tools) -> None:
         def shards() -> Iterator[list[Record]]:
             return _filtering.cut(inputs["tasks"].records("tasks"))
 
-        _filtering.measure_share(filters, shards, tools, "tasks")
+        _filtering.measure_share(filters, shards, tools, total, "tasks")
         for number, rows in enumerate(shards()):
             for record, drop in _filtering.apply(filters, number, rows):
                 _write(record, drop, outputs)
@@ -62,6 +62,6 @@ STAGE = Stage(
     version=1,
     inputs=(Port("tasks"), Port("images")),
     params=Params,
-    needs=Needs(accelerator=True),
+    needs=Needs(accelerator=True, sharded=True),
     run=run,
 )

@@ -12,7 +12,7 @@ from engine.runtime import events
 from engine.runtime.events import EventLog, fold, from_json, read, to_json
 
 COSTS = {"wall_s": 2.0, "cpu_s": 1.5, "peak_memory_gb": 0.3}
-ALL = [
+STORY = [
     events.RunStarted(time=1.0, run="r", recipe="fake", nodes=("a", "b", "c"), holder={"pid": 1}),
     events.NodeCached(time=2.0, node="a", reason="in the store"),
     events.NodeLinked(time=2.0, node="a"),
@@ -24,6 +24,11 @@ ALL = [
     events.RunFinished(time=7.0, failed=("b",)),
     events.RunStopped(time=7.0, signal=2),
     events.NodeWaiting(time=3.5, node="b"),
+]
+ALL = [
+    *STORY,
+    events.NodeUsage(time=3.5, node="b", memory_gb=0.2, cpu_percent=99.0, gpu_memory_gb=None),
+    events.NodeRetried(time=3.5, node="b", attempt=1, wait_s=1.0, reason="the server hung up"),
 ]
 
 
@@ -54,21 +59,21 @@ def test_an_event_with_a_field_of_another_does_not_fit_the_schema():
 
 def test_a_torn_last_line_is_ignored(tmp_path: Path):
     path = tmp_path / "events.jsonl"
-    write(path, ALL[:2])
+    write(path, STORY[:2])
     with path.open("a") as log:
         log.write('{"type": "node_sta')
 
-    assert read(path)[0] == ALL[:2]
+    assert read(path)[0] == STORY[:2]
 
 
 def test_reading_goes_on_where_it_stopped(tmp_path: Path):
     path = tmp_path / "events.jsonl"
-    write(path, ALL[:2])
+    write(path, STORY[:2])
     first, offset = read(path)
-    write(path, ALL[2:4])
+    write(path, STORY[2:4])
 
-    assert first == ALL[:2]
-    assert read(path, offset)[0] == ALL[2:4]
+    assert first == STORY[:2]
+    assert read(path, offset)[0] == STORY[2:4]
 
 
 def test_progress_is_logged_every_other_second_and_at_its_end(tmp_path: Path):
@@ -83,7 +88,7 @@ def test_progress_is_logged_every_other_second_and_at_its_end(tmp_path: Path):
 
 
 def test_status_is_a_fold():
-    started, cached, _, began, progress, finished, *_ = ALL
+    started, cached, _, began, progress, finished, *_ = STORY
     status = fold([started, cached, began, progress])
 
     assert (status.state, status.recipe) == ("running", "fake")
@@ -102,7 +107,7 @@ def test_status_is_a_fold():
 
 
 def test_a_failed_node_fails_the_run():
-    started, _, _, began, _, _, failed, skipped, finished, *_ = ALL
+    started, _, _, began, _, _, failed, skipped, finished, *_ = STORY
     status = fold([started, began, failed, skipped, finished])
 
     assert status.state == "failed"
@@ -111,7 +116,7 @@ def test_a_failed_node_fails_the_run():
 
 
 def test_a_stopped_run_leaves_no_node_running():
-    started, _, _, began, *_, stopped, _ = ALL
+    started, _, _, began, *_, stopped, _ = STORY
     status = fold([started, began, stopped])
 
     assert (status.state, status.nodes["b"].state) == ("stopped", "stopped")
