@@ -11,11 +11,21 @@ from __future__ import annotations
 import hashlib
 import json
 import secrets
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
+from itertools import islice
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 FOLDER_SHARDS = 1000
+
+Item = TypeVar("Item")
+
+
+def cut(items: Iterable[Item], num_items: int) -> Iterator[list[Item]]:
+    """Cut a stream into lists of at most `num_items`; `itertools.batched` came with Python 3.12."""
+    stream = iter(items)
+    while batch := list(islice(stream, num_items)):
+        yield batch
 
 
 def shard_path(folder: Path, name: str, number: int) -> Path:

@@ -120,36 +120,46 @@ class Tools:
         """Return the rows of a shard: those kept in scratch, else those of `work`, kept now."""
         return journal.kept(self.scratch, name, number, work)
 
-    def journal(
+    def shards(
         self,
         name: str,
         batches: Iterable[Sequence[Item]],
         work: Callable[[Sequence[Item]], Iterable[Mapping[str, Any]]],
         unit: str,
-        total: int | None = None,
-    ) -> Iterator[dict[str, Any]]:
-        """Stream the rows that `work` makes of each batch, in order; `total` counts all items.
+        total: int,
+    ) -> Iterator[tuple[Sequence[Item], list[dict[str, Any]]]]:
+        """Stream batches with the rows that `work` makes of each; `total` counts all their items.
 
         Each finished batch is kept in scratch, so a kill costs at most one batch; a rerun reads the
         finished ones back. `work` must depend on its batch alone. In a part only the share is
         worked on, nothing is yielded, and `PartDone` is raised at the end.
         """
-        if isinstance(batches, Sequence):
-            total = sum(len(batches[number]) for number in self.share(range(len(batches))))
-        elif total is not None and self.part is not None:
-            total = -(-total // self.part.count)  # about the share
+        if self.part is not None:
+            total = -(-total // self.part.count)  # about its share
         done = 0
         for number, batch in enumerate(batches):
             if not self.share([number]):
                 continue
             rows = self.keep(name, number, partial(work, batch))
             done += len(batch)
-            self.progress(done, total if total is None else max(done, total), unit)
+            self.progress(done, max(done, total), unit)
             if self.part is None:
-                yield from rows
+                yield batch, rows
         if done != total:
             self.progress(done, done, unit)
         self.end_part()
+
+    def journal(
+        self,
+        name: str,
+        batches: Sequence[Sequence[Item]],
+        work: Callable[[Sequence[Item]], Iterable[Mapping[str, Any]]],
+        unit: str,
+    ) -> Iterator[dict[str, Any]]:
+        """Stream the rows of all batches, as `shards` does."""
+        total = sum(map(len, batches))
+        for _, rows in self.shards(name, batches, work, unit, total):
+            yield from rows
 
 
 @dataclass(frozen=True, slots=True)

@@ -11,8 +11,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from functools import cached_property, partial
-from itertools import islice
-from typing import Any, TypeVar
+from typing import Any
 
 from engine import plugin
 from engine.artifacts import Artifact
@@ -24,7 +23,6 @@ from engine.records import Record
 
 SHARD_ROWS = 256  # a kill costs at most this many; never vary it, shards are found by number
 
-Item = TypeVar("Item")
 Drop = tuple[str, Verdict]  # the filter that dropped a record, and why
 
 
@@ -159,10 +157,3 @@ def _measure(filters: Sequence[OpenFilter], shard: int, rows: Sequence[Record]) 
     left = [place for place, drop in enumerate(drops) if drop is None]
     if left:
         filters[-1].measured(shard, rows, left)
-
-
-def cut(items: Iterable[Item], num_rows: int = SHARD_ROWS) -> Iterator[list[Item]]:
-    """Cut a stream into lists of at most `num_rows`."""
-    stream = iter(items)
-    while rows := list(islice(stream, num_rows)):
-        yield rows

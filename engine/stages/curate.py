@@ -15,6 +15,7 @@ from typing import Annotated
 
 from engine.artifacts import Inputs, Outputs
 from engine.diagnostics import StageError
+from engine.plan import journal
 from engine.plan.stage import Needs, Port, Stage, Tools
 from engine.plugin import Between, Family, Use
 from engine.records import Kind, Record
@@ -45,7 +46,7 @@ def run(inputs: Inputs, params: Params, outputs: Outputs, tools: Tools) -> None:
     filters = _filtering.open_filters(params.filters, context)
 
     def shards() -> Iterator[list[Record]]:
-        return _filtering.cut(inputs["pairs"].records("rows"))
+        return journal.cut(inputs["pairs"].records("rows"), _filtering.SHARD_ROWS)
 
     total, done = inputs["pairs"].num_rows("rows"), 0
     _filtering.measure_share(filters, lambda: map(_pairs, shards()), tools, total, "pairs")

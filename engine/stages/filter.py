@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from typing import Annotated
 
 from engine.artifacts import Inputs, Outputs
+from engine.plan import journal
 from engine.plan.stage import Needs, Port, Stage, Tools
 from engine.plugin import Family, Use
 from engine.records import Record, to_json
@@ -37,7 +38,7 @@ def run(inputs: Inputs, params: Params, outputs: Outputs, tools: Tools) -> None:
         filters = _filtering.open_filters(params.filters, context)
 
         def shards() -> Iterator[list[Record]]:
-            return _filtering.cut(inputs["tasks"].records("tasks"))
+            return journal.cut(inputs["tasks"].records("tasks"), _filtering.SHARD_ROWS)
 
         _filtering.measure_share(filters, shards, tools, total, "tasks")
         for number, rows in enumerate(shards()):
