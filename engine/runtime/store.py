@@ -15,19 +15,21 @@ import errno
 import hashlib
 import json
 import os
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from engine.artifacts import Artifact, FileEntry, Manifest
+from engine.artifacts import Artifact, FileEntry, Manifest, is_read
 from engine.plan import keys
 from engine.plan.stage import Node
 from engine.runtime.locks import KeyLock
 
 MANIFEST = "manifest.json"
 Parents = Mapping[str, Mapping[str, Artifact]]  # port -> label -> artifact
+Reads = Mapping[str, Sequence[str]]  # port -> the row sets, files and folders that are read
+_ALL: Reads = {}
 
 
 class Store:
@@ -85,7 +87,12 @@ class Store:
         return path
 
     def publish(
-        self, node: Node, staging: Path, counts: Mapping[str, float], parents: Parents
+        self,
+        node: Node,
+        staging: Path,
+        counts: Mapping[str, float],
+        parents: Parents,
+        reads: Reads = _ALL,
     ) -> Artifact:
         """Seal a staging folder and give it its name; its scratch goes.
 
@@ -93,15 +100,15 @@ class Store:
         """
         files = tuple(_seal(staging, path) for path in _plain_files(staging))
         artifact = self._put(node, staging, files, counts, parents)
-        self._remember(realised_key(node, parents), node.key)
+        self._remember(realised_key(node, parents, reads), node.key)
         return artifact
 
-    def link(self, node: Node, parents: Parents) -> Artifact | None:
+    def link(self, node: Node, parents: Parents, reads: Reads = _ALL) -> Artifact | None:
         """Publish a node without running it, if the same work was done on equal inputs before.
 
         Returns None when it was not, or when another process is at work on the key.
         """
-        done = self._with_realised_key(realised_key(node, parents))
+        done = self._with_realised_key(realised_key(node, parents, reads))
         if done is None:
             return None
         lock = self.lock(node.key)
@@ -153,6 +160,9 @@ class Store:
                 raise
             import shutil
 
+            if self.get(key) is not None:  # a process that stood still comes late
+                shutil.rmtree(staging, ignore_errors=True)
+                return
             # Somebody deleted a part of the entry by hand; what is left has no value.
             broken = staging.with_name(f"{staging.name}-broken")
             path.rename(broken)
@@ -176,14 +186,24 @@ class Store:
         return self.root / "artifacts" / key[:2] / key
 
 
-def realised_key(node: Node, parents: Parents) -> str:
-    """Return the key a node has when its inputs are named by content instead of by key."""
+def realised_key(node: Node, parents: Parents, reads: Reads = _ALL) -> str:
+    """Return the key a node has when its inputs are named by content instead of by key.
+
+    Only what the node reads of them counts (`reads`, by port; a port not in it is read whole).
+    """
     content = {
-        port: {label: artifact.manifest.content_digest for label, artifact in labels.items()}
+        port: {label: _content(found, reads.get(port, ())) for label, found in labels.items()}
         for port, labels in parents.items()
         if labels
     }
     return keys.digest({**node.preimage, "inputs": content})
+
+
+def _content(artifact: Artifact, reads: Sequence[str]) -> str:
+    if not reads:
+        return artifact.manifest.content_digest
+    files = artifact.manifest.files
+    return keys.digest([[file.name, file.sha256] for file in files if is_read(file.name, reads)])
 
 
 def write_whole(path: Path, text: str) -> None:

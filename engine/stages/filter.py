@@ -61,7 +61,7 @@ def _write(record: Record, drop: _filtering.Drop | None, outputs: Outputs) -> No
 STAGE = Stage(
     name="filter",
     version=1,
-    inputs=(Port("tasks"), Port("images")),
+    inputs=(Port("tasks", reads=("tasks",)), Port("images", reads=("images",))),
     params=Params,
     needs=Needs(accelerator=True, sharded=True),
     run=run,
