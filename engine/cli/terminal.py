@@ -8,8 +8,9 @@ from collections.abc import Callable
 from typing import IO, Any, Protocol
 
 from engine.cli import tables
-from engine.runtime import events
-from engine.runtime.events import Event, NodeEvent, NodeStatus
+from engine.runtime import events, status
+from engine.runtime.events import Event, NodeEvent
+from engine.runtime.status import NodeStatus
 
 LINE_EVERY_S = 15.0
 PACE_S = 30.0
@@ -47,7 +48,7 @@ class Lines:
         if isinstance(event, events.RunStarted | events.RunFinished | events.RunStopped):
             return
         before = self._nodes.get(event.node, NodeStatus())
-        node = self._nodes[event.node] = events.node_after(before, event)
+        node = self._nodes[event.node] = status.node_after(before, event)
         if isinstance(event, events.NodeProgress):
             text = self._paces.setdefault(event.node, Pace()).text(event)
             if not self._is_due(event):
@@ -83,7 +84,9 @@ def told(event: NodeEvent, node: NodeStatus) -> str:
             return f"FAILED: {event.message}"
         case events.NodeSkipped():
             return f"skipped: {event.reason}"
-        case events.NodeCached() | events.NodeProgress():
+        case events.NodeRetried():
+            return f"tried again in {tables.duration(event.wait_s)}: {event.reason}"
+        case events.NodeCached() | events.NodeProgress() | events.NodeUsage():
             return ""
 
 
@@ -136,9 +139,9 @@ class Bars:
             self._width = max(map(len, event.nodes), default=0)
         if isinstance(event, events.RunStarted | events.RunFinished | events.RunStopped):
             return
-        node = events.node_after(self._nodes.get(event.node, NodeStatus()), event)
+        node = status.node_after(self._nodes.get(event.node, NodeStatus()), event)
         self._nodes[event.node] = node
-        if isinstance(event, events.NodeCached):
+        if isinstance(event, events.NodeCached | events.NodeUsage):
             return
         if not self._is_open:
             self._progress.start()
@@ -146,7 +149,7 @@ class Bars:
         if isinstance(event, events.NodeStarted):
             name = event.node.ljust(self._width)
             self._bars[event.node] = self._progress.add_task(name, total=None, detail="starting")
-        elif isinstance(event, events.NodeWaiting):
+        elif isinstance(event, events.NodeWaiting | events.NodeRetried):
             self._progress.update(self._bars[event.node], detail=told(event, node))
         elif isinstance(event, events.NodeProgress):
             self._progress.update(

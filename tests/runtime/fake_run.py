@@ -12,7 +12,8 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 from engine.plan import graph
 from engine.plan.stage import Plan
 from engine.runtime import runs
-from engine.runtime.events import Event, EventLog
+from engine.runtime.eventlog import EventLog
+from engine.runtime.events import Event
 from engine.runtime.local import Executor, Outcome
 from engine.runtime.machine import Settings
 from engine.runtime.runs import Run
