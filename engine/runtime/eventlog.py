@@ -9,7 +9,6 @@ from __future__ import annotations
 import json
 import math
 import os
-import re
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -21,11 +20,7 @@ PROGRESS_EVERY_S = 2.0
 USAGE_EVERY_S = 10.0
 BLOCK_BYTES = 1 << 23
 # Of these lines only the last one of a node tells where the node stands.
-_PASSING = re.compile(
-    rb'^(\{"type": "node_(?:progress|usage)"), "time": [^,\n]*, "node": ("(?:[^"\\\n]|\\.)*")',
-    re.MULTILINE,
-)
-_LASTING = re.compile(rb'^(?!\{"type": "node_(?:progress|usage)", "time": )[^\n]+', re.MULTILINE)
+_PASSING = (b'{"type": "node_progress", ', b'{"type": "node_usage", ')
 
 
 class EventLog:
@@ -83,10 +78,7 @@ class LogReader:
         Where nodes stand comes out the same, many times faster: most of a long log is progress.
         """
         for block in self._blocks():
-            starts = {found.groups(): found.start() for found in _PASSING.finditer(block)}
-            lines = [(start, block[start : block.find(b"\n", start)]) for start in starts.values()]
-            lines += [(found.start(), found.group()) for found in _LASTING.finditer(block)]
-            yield from self._parsed([line for _, line in sorted(lines)])
+            yield from self._parsed(_without_old_progress(block.splitlines()))
 
     def _parsed(self, lines: list[bytes]) -> Iterator[Event]:
         for line in lines:
@@ -112,6 +104,19 @@ class LogReader:
                 block, rest = rest + data[:whole], data[whole:]
                 self.offset += len(block)
                 yield block
+
+
+def _without_old_progress(lines: list[bytes]) -> list[bytes]:
+    last: dict[bytes, int] = {}
+    for number, line in enumerate(lines):
+        if line.startswith(_PASSING):
+            # A quote inside a JSON string has a backslash before it: `", "` ends the name.
+            kind, _, rest = line.partition(b'"node": "')
+            last[kind[:22] + rest.partition(b'", "')[0]] = number
+    kept = set(last.values())
+    return [
+        line for number, line in enumerate(lines) if number in kept or not line.startswith(_PASSING)
+    ]
 
 
 def line_of(event: Event) -> str:
