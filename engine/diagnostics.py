@@ -126,13 +126,19 @@ class GateError(AdaptError):
 
 
 class StageError(AdaptError):
-    """A stage cannot do its work; the sentence says what to change. Raised inside stages."""
+    """A stage cannot do its work; the sentence says what to change. Raised inside stages.
+
+    One that `is_transient` may pass by itself (a busy server): its node is tried again.
+    """
 
     exit_code = ExitCode.STAGE_FAILED
 
-    def __init__(self, message: str, *, hint: str | None = None) -> None:
+    def __init__(
+        self, message: str, *, hint: str | None = None, is_transient: bool = False
+    ) -> None:
         super().__init__(message)
         self.hint = hint
+        self.is_transient = is_transient
 
 
 def nearest(name: str, choices: Iterable[str]) -> str | None:

@@ -28,7 +28,7 @@ from engine.runtime.runs import Run
 from engine.runtime.store import Store
 
 if TYPE_CHECKING:
-    from engine.runtime.local import Failure, Outcome
+    from engine.runtime.executor import Failure, Outcome
 
 REPORT = "report"  # the stage whose failure does not spoil a finished run
 
@@ -137,7 +137,8 @@ def _begin(
 
 
 def _execute(session: Session, is_cached: bool) -> Outcome:
-    from engine.runtime.local import Executor
+    from engine.runtime.executor import Executor
+    from engine.runtime.local import LocalLauncher
 
     log = EventLog(session.run.events_path)
     shown = None
@@ -151,6 +152,7 @@ def _execute(session: Session, is_cached: bool) -> Outcome:
         if shown is not None:
             shown.handle(event)
 
+    launcher = LocalLauncher(session.settings, session.worker, session.run.path)
     try:
         return Executor(
             plan=session.plan,
@@ -158,10 +160,11 @@ def _execute(session: Session, is_cached: bool) -> Outcome:
             run=session.run,
             settings=session.settings,
             folder=session.planned.folder,
-            command=session.worker,
+            launcher=launcher,
             emit=emit,
         ).execute()
     finally:
+        launcher.close()
         if shown is not None:
             shown.close()
         log.close()

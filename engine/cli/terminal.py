@@ -85,7 +85,8 @@ def told(event: NodeEvent, node: NodeStatus) -> str:
         case events.NodeSkipped():
             return f"skipped: {event.reason}"
         case events.NodeRetried():
-            return f"tried again in {tables.duration(event.wait_s)}: {event.reason}"
+            pause = f" in {tables.duration(event.wait_s)}" if event.wait_s else ""
+            return f"again{pause} (attempt {event.attempt + 1}): {event.reason}"
         case events.NodeCached() | events.NodeProgress() | events.NodeUsage():
             return ""
 
@@ -150,6 +151,8 @@ class Bars:
             name = event.node.ljust(self._width)
             self._bars[event.node] = self._progress.add_task(name, total=None, detail="starting")
         elif isinstance(event, events.NodeWaiting | events.NodeRetried):
+            if event.node not in self._bars:
+                return
             self._progress.update(self._bars[event.node], detail=told(event, node))
         elif isinstance(event, events.NodeProgress):
             self._progress.update(

@@ -31,6 +31,26 @@ class Needs(NamedTuple):
 
     accelerator: bool = False  # runs a model: a GPU where there is one
     all_threads: bool = False  # worth all cores but one (training); others get one
+    sharded: bool = False  # may be run as several parts, each working on its share of the shards
+
+
+@dataclass(frozen=True, slots=True)
+class Part:
+    """One of several processes that work on the shards of one node side by side."""
+
+    index: int  # 0 .. count - 1
+    count: int
+
+
+class PartDone(BaseException):
+    """A part has done its share; what follows is for the process that puts the shards together.
+
+    Not an `Exception`, so that no stage catches it by accident.
+    """
+
+
+class Stopped(BaseException):
+    """The process was asked to stop, and what it had is saved; not an `Exception`, as above."""
 
 
 class Run(Protocol):
@@ -59,7 +79,13 @@ class Machine:
     num_threads: int = 1  # torch threads of this node
     num_workers: int = 1  # processes this node may use beside itself
     device: str = "cpu"  # "cpu" or "cuda"
+    num_devices: int = 1  # GPUs of this node; only training gets more than one
     is_offline: bool = True
+    shrink: int = 0  # how often the node ran out of memory before: halve batches that often
+
+
+def _never() -> bool:
+    return False
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,6 +100,19 @@ class Tools:
     locate_model: Callable[[str], str]  # a model written in the recipe -> folder or hub id
     log: Callable[[str], None]
     progress: Callable[[int, int | None, str], None]  # done, total (None: unknown), unit
+    part: Part | None = None  # set where this process works on a share of the shards only
+    stopping: Callable[[], bool] = _never  # true once asked to stop: save what is done, and raise
+
+    def share(self, numbers: Sequence[int]) -> list[int]:
+        """Return the shards this process works on: all, or the share of its part."""
+        if self.part is None:
+            return list(numbers)
+        return [number for number in numbers if number % self.part.count == self.part.index]
+
+    def end_part(self) -> None:
+        """End a process that works on a part only; do nothing in the one that works on all."""
+        if self.part is not None:
+            raise PartDone
 
     def journal(
         self,
@@ -85,18 +124,23 @@ class Tools:
         """Stream the rows that `work` makes of each batch, in order.
 
         Each finished batch is kept in scratch, so a kill costs at most one batch; a rerun reads the
-        finished ones back. `work` must depend on its batch alone.
+        finished ones back. `work` must depend on its batch alone. In a part only the share is
+        worked on, nothing is yielded, and `PartDone` is raised at the end.
         """
-        total = sum(len(batch) for batch in batches)
+        chosen = self.share(range(len(batches)))
+        total = sum(len(batches[number]) for number in chosen)
         done = 0
-        for number, batch in enumerate(batches):
+        for number in chosen:
             path = self.scratch / f"{name}-{number:06d}.jsonl"
             if not path.exists():
-                _write_whole(path, "".join(json.dumps(row) + "\n" for row in work(batch)))
-            done += len(batch)
+                rows = work(batches[number])
+                _write_whole(path, "".join(json.dumps(row) + "\n" for row in rows))
+            done += len(batches[number])
             self.progress(done, total, unit)
-            with path.open(encoding="utf-8") as lines:
-                yield from (json.loads(line) for line in lines)
+            if self.part is None:
+                with path.open(encoding="utf-8") as lines:
+                    yield from (json.loads(line) for line in lines)
+        self.end_part()
 
 
 @dataclass(frozen=True, slots=True)
@@ -132,6 +176,9 @@ class Plan:
 
 
 def _write_whole(path: Path, text: str) -> None:
-    temporary = path.with_suffix(".tmp")
+    import secrets
+
+    # Another run may be at work on the same shard.
+    temporary = path.with_suffix(f".{secrets.token_hex(4)}.tmp")
     temporary.write_text(text, encoding="utf-8")
     temporary.replace(path)

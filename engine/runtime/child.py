@@ -1,24 +1,20 @@
-"""One node's process as its parent sees it: environment, messages, end."""
+"""One node's process as its parent sees it, wherever it runs; and its environment."""
 
 from __future__ import annotations
 
-import json
 import os
 import signal
-import subprocess
-import sys
-import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 from engine.plan.stage import Node
 from engine.runtime.machine import Settings
-from engine.runtime.scheduler import Placement
+from engine.runtime.scheduler import Capacity, Placement
+from engine.runtime.worker import Job
 
-_MAXRSS_BYTES = 1 if sys.platform == "darwin" else 1024
 _ENGINE = Path(__file__).resolve().parents[1]
 
 
@@ -32,99 +28,73 @@ class End:
     peak_memory_gb: float
 
 
-@dataclass(slots=True)
-class Child:
-    """A running process. `messages` and `end` never block."""
+@dataclass(frozen=True, slots=True)
+class Usage:
+    """What a process and all it started take now."""
 
-    node: Node
-    placement: Placement
-    log_path: Path
-    process: subprocess.Popen[bytes]
-    pipe: int
-    started_at: float
-    last: dict[str, Any] | None = None  # finished, cached or failed
-    is_waiting: bool = False  # for another run that works on the same key
-    _rest: bytes = field(default=b"")
+    memory_gb: float
+    cpu_percent: float  # 100 is one core
+    gpu_memory_gb: float | None = None
 
-    def messages(self) -> Iterator[dict[str, Any]]:
+    @staticmethod
+    def sum(found: Sequence[Usage]) -> Usage:
+        """Return what several processes take together."""
+        gpus = [usage.gpu_memory_gb for usage in found if usage.gpu_memory_gb is not None]
+        return Usage(
+            sum(usage.memory_gb for usage in found),
+            sum(usage.cpu_percent for usage in found),
+            sum(gpus) if gpus else None,
+        )
+
+
+class Worker(Protocol):
+    """A process of a node, wherever it runs. Nothing here blocks."""
+
+    @property
+    def pid(self) -> int:
+        """The number of the process on its machine."""
+
+    @property
+    def last(self) -> Mapping[str, Any] | None:
+        """Its last message, one of finished, cached, part, damaged, failed; None before it."""
+
+    @property
+    def is_waiting(self) -> bool:
+        """Whether it waits for another run that works on the same key."""
+
+    def messages(self) -> Iterator[Mapping[str, Any]]:
         """Yield the messages that have arrived whole."""
-        with suppress(BlockingIOError):
-            while data := os.read(self.pipe, 65536):
-                self._rest += data
-        *lines, self._rest = self._rest.split(b"\n")
-        for line in lines:
-            message = json.loads(line)
-            self.is_waiting = message["type"] == "waiting"
-            if message["type"] in ("finished", "cached", "failed"):
-                self.last = message
-            yield message
 
     def end(self) -> End | None:
-        """Return how the process ended, or None while it runs."""
-        pid, status, usage = os.wait4(self.process.pid, os.WNOHANG)
-        if pid == 0:
-            return None
-        self.process.returncode = os.waitstatus_to_exitcode(status)
-        return End(
-            exit_code=self.process.returncode,
-            wall_s=time.monotonic() - self.started_at,
-            cpu_s=usage.ru_utime + usage.ru_stime,
-            peak_memory_gb=usage.ru_maxrss * _MAXRSS_BYTES / 1e9,
-        )
+        """Return how it ended, or None while it runs."""
+
+    def usage(self) -> Usage | None:
+        """Return what it takes now, or None where that is not known."""
 
     def signal(self, number: signal.Signals) -> None:
         """Send a signal to the process and all it started."""
-        with suppress(ProcessLookupError):
-            os.killpg(self.process.pid, number)
 
     def close(self) -> None:
-        """Close the pipes and end what the process may have left behind."""
-        self.signal(signal.SIGKILL)
-        os.close(self.pipe)
-        if self.process.stdin is not None:
-            self.process.stdin.close()
+        """Release what it held, and end what it left behind."""
 
-    def log_tail(self, num_lines: int = 12) -> list[str]:
-        """Return the last lines of the node's output."""
-        try:
-            with self.log_path.open("rb") as file:
-                file.seek(max(0, self.log_path.stat().st_size - 16384))
-                return file.read().decode(errors="replace").splitlines()[-num_lines:]
-        except OSError:
-            return []
+    def log_tail(self) -> Sequence[str]:
+        """Return the last lines of its output."""
 
 
-def start(
-    node: Node,
-    placement: Placement,
-    command: Sequence[str],
-    log_path: Path,
-    environment: Mapping[str, str],
-) -> Child:
-    """Start a process that gets the number of its message pipe as its last argument.
+class Launcher(Protocol):
+    """Where processes run: on this machine, or on a cluster."""
 
-    Its standard input is a lifeline: it closes when this process dies, and the child then ends.
-    """
-    log_path.parent.mkdir(parents=True, exist_ok=True)
-    reader, writer = os.pipe()
-    os.set_blocking(reader, False)
-    try:
-        with log_path.open("ab") as log:
-            process = subprocess.Popen(
-                [*command, str(writer)],
-                stdin=subprocess.PIPE,
-                stdout=log,
-                stderr=subprocess.STDOUT,
-                pass_fds=[writer],
-                env=dict(environment),
-                start_new_session=True,
-            )
-    except OSError:
-        os.close(reader)
-        raise
-    finally:
-        os.close(writer)
-    return Child(node, placement, log_path, process, reader, time.monotonic())
+    def capacity(self) -> Capacity:
+        """Return what all processes share; it may change while a run goes."""
+
+    def start(self, job: Job, placement: Placement, log_path: Path) -> Worker:
+        """Start a process for a job; its output is appended to the log."""
+
+    def wait(self, timeout_s: float) -> None:
+        """Return when a process may have said something or ended, or when the time is over."""
+
+    def close(self) -> None:
+        """Give back what it holds."""
 
 
 def interpreter(node: Node, settings: Settings, default: str) -> str:
@@ -138,9 +108,8 @@ def environment(
 ) -> dict[str, str]:
     """Return the environment of a node's process."""
     threads = str(placement.threads)
-    gpu = "" if placement.gpu is None else _gpu_name(inherited, placement.gpu)
     changed = {
-        "CUDA_VISIBLE_DEVICES": gpu,
+        "CUDA_VISIBLE_DEVICES": ",".join(_gpu_name(inherited, gpu) for gpu in placement.gpus),
         "OMP_NUM_THREADS": threads,
         "MKL_NUM_THREADS": threads,
         "OMP_WAIT_POLICY": "PASSIVE",  # idle threads must not burn the cores of other nodes

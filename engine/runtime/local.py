@@ -1,8 +1,4 @@
-"""Runs a plan on this machine: one process per node, several at a time, killable at any instant.
-
-All truth is in the store and in the event log. A signal ends the processes and leaves what is
-published; the next run goes on from there.
-"""
+"""Runs the processes of a plan on this machine."""
 
 from __future__ import annotations
 
@@ -10,290 +6,174 @@ import json
 import os
 import selectors
 import signal
+import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
-from types import FrameType
 from typing import Any
 
-from engine.artifacts import Artifact
-from engine.plan import graph
-from engine.plan.stage import Machine, Node, Plan
-from engine.runtime import child, events, locks, scheduler
-from engine.runtime.child import Child, End
-from engine.runtime.events import Event
+from engine.runtime import child, machine
+from engine.runtime.child import End, Usage
 from engine.runtime.machine import Settings
-from engine.runtime.runs import Run
 from engine.runtime.scheduler import Capacity, Placement
-from engine.runtime.store import Parents, Store, write_whole
+from engine.runtime.store import write_whole
 from engine.runtime.worker import Job
 
-POLL_S = 0.1
-GRACE_S = 5.0
-Emit = Callable[[Event], None]
-
-
-@dataclass(frozen=True, slots=True)
-class Failure:
-    """A node that failed, with the end of its log."""
-
-    node: Node
-    message: str
-    hint: str | None
-    log_path: Path
-    log_tail: tuple[str, ...]
-
-
-@dataclass(frozen=True, slots=True)
-class Outcome:
-    """How a run ended. `signal` is 0 unless one ended it."""
-
-    failures: tuple[Failure, ...] = ()
-    signal: int = 0
+LAST_TYPES = ("finished", "cached", "part", "damaged", "failed")
+_MAXRSS_BYTES = 1 if sys.platform == "darwin" else 1024
 
 
 @dataclass(slots=True)
-class Executor:
-    """Executes one plan. Nothing is started until `execute`."""
+class LocalLauncher:
+    """Starts processes on this machine; `command` is what makes an interpreter a worker."""
 
-    plan: Plan
-    store: Store
-    run: Run
     settings: Settings
-    folder: Path  # relative paths of the recipe start here
-    command: Sequence[str]  # arguments of the interpreter that make it a worker
-    emit: Emit
-    _artifacts: dict[str, Artifact] = field(default_factory=dict)
-    _children: dict[str, Child] = field(default_factory=dict)
-    _failures: list[Failure] = field(default_factory=list)
-    _over: set[str] = field(default_factory=set)  # ran, failed, skipped or cached
-    _tried_links: set[str] = field(default_factory=set)
-    _is_changed: bool = True  # something ended, so something may start
-    _signals: list[int] = field(default_factory=list)
+    command: Sequence[str]
+    run_folder: Path
+    _capacity: Capacity | None = None
+    _selector: selectors.BaseSelector = field(default_factory=selectors.DefaultSelector)
 
-    def execute(self) -> Outcome:
-        """Run every node that is not in the store; return when all is done or a signal came."""
-        self._begin()
-        self._take_cached()
-        urgencies = scheduler.urgency(self.plan)
-        with _signals_into(self._signals), selectors.DefaultSelector() as selector:
-            while not self._signals and len(self._over) < len(self.plan.nodes):
-                self._start_ready(urgencies, selector)
-                self._listen(selector)
-            if self._signals:
-                self._stop(selector)
-                return Outcome(tuple(self._failures), self._signals[0])
-        failed = tuple(failure.node.id for failure in self._failures)
-        self.emit(events.RunFinished(time=time.time(), failed=failed))
-        return Outcome(tuple(self._failures))
-
-    def _begin(self) -> None:
-        self.emit(
-            events.RunStarted(
-                time=time.time(),
-                run=self.run.id,
-                recipe=self.plan.recipe,
-                nodes=tuple(node.id for node in self.plan.nodes),
-                holder=locks.identity(),
+    def capacity(self) -> Capacity:
+        """Return what this machine has for the run; memory is what was free at its start."""
+        if self._capacity is None:
+            self._capacity = Capacity(
+                self.settings.threads, self.settings.num_gpus, machine.free_memory_gb()
             )
-        )
+        return self._capacity
 
-    def _take_cached(self) -> None:
-        for node in self.plan.nodes:
-            artifact = self.store.get(node.key)
-            if artifact is not None:
-                self._done(node, artifact)
-                self.emit(events.NodeCached(time=time.time(), node=node.id, reason="in the store"))
-
-    def _start_ready(self, urgencies: dict[str, int], selector: selectors.BaseSelector) -> None:
-        """Link or start nodes until no more fit."""
-        capacity = Capacity(self.settings.threads, self.settings.num_gpus)
-        while self._is_changed and not self._signals:
-            ready = scheduler.ready_nodes(
-                self.plan, self._artifacts.keys(), self._over | self._children.keys(), urgencies
-            )
-            linked = [node for node in ready if self._link(node)]
-            if linked:
-                continue
-            running = {
-                node_id: started.placement
-                for node_id, started in self._children.items()
-                if not started.is_waiting
-            }
-            chosen = scheduler.next_to_start(ready, running, capacity)
-            if chosen is None:
-                self._is_changed = False
-                return
-            self._start(*chosen, selector)
-
-    def _link(self, node: Node) -> bool:
-        if node.id in self._tried_links:
-            return False
-        self._tried_links.add(node.id)
-        artifact = self.store.link(node, self._parents(node))
-        if artifact is None:
-            return False
-        self._done(node, artifact)
-        self.emit(events.NodeLinked(time=time.time(), node=node.id))
-        return True
-
-    def _start(self, node: Node, placement: Placement, selector: selectors.BaseSelector) -> None:
-        job = self._job(node, placement)
-        path = self.run.path / "jobs" / f"{node.id}.json"
+    def start(self, job: Job, placement: Placement, log_path: Path) -> Child:
+        """Start a process for a job."""
+        part = f".part-{job.part.index}" if job.part else ""
+        path = self.run_folder / "jobs" / f"{job.node.id}{part}.json"
         path.parent.mkdir(parents=True, exist_ok=True)
         write_whole(path, json.dumps(job.to_json(), indent=1) + "\n")
-        python = child.interpreter(node, self.settings, sys.executable)
+        python = child.interpreter(job.node, self.settings, sys.executable)
         variables = child.environment(os.environ, placement, self.settings)
         if python != sys.executable:
-            variables = child.with_engine(variables, self.run.path / "import")
-        command = [python, *self.command, str(path)]
-        started = child.start(node, placement, command, self.run.log_path(node.id), variables)
-        self._children[node.id] = started
-        selector.register(started.pipe, selectors.EVENT_READ, started)
-        self.emit(events.NodeStarted(time=time.time(), node=node.id, pid=started.process.pid))
+            variables = child.with_engine(variables, self.run_folder / "import")
+        started = start([python, *self.command, str(path)], log_path, variables)
+        self._selector.register(started.pipe, selectors.EVENT_READ)
+        started.selector = self._selector
+        return started
 
-    def _job(self, node: Node, placement: Placement) -> Job:
-        on_gpu = placement.gpu is not None
-        return Job(
-            node=node,
-            store=self.store.root.resolve(),
-            inputs={
-                port: {label: artifact.manifest.key for label, artifact in labels.items()}
-                for port, labels in self._parents(node).items()
-            },
-            machine=Machine(
-                num_threads=placement.threads,
-                num_workers=placement.threads,
-                device="cuda" if on_gpu else "cpu",
-                is_offline=self.settings.is_offline,
-            ),
-            folder=self.folder.resolve(),
-        )
-
-    def _parents(self, node: Node) -> Parents:
-        return {
-            port: {label: self._artifacts[node_id] for label, node_id in labels.items()}
-            for port, labels in node.inputs.items()
-        }
-
-    def _listen(self, selector: selectors.BaseSelector) -> None:
-        """Take in messages and ends of processes, waiting a moment for them."""
-        if not self._children:
+    def wait(self, timeout_s: float) -> None:
+        """Wait for a message or an end."""
+        if not self._selector.get_map():
+            time.sleep(timeout_s)  # select returns at once when it has nothing to wait for
             return
-        selector.select(POLL_S)
-        for started in list(self._children.values()):
-            end = started.end()  # before the messages, so that none of an ended process is missed
-            for message in started.messages():
-                self._take_message(started, message)
-            if end is not None:
-                selector.unregister(started.pipe)
-                started.close()
-                del self._children[started.node.id]
-                self._is_changed = True
-                self._take_end(started, end)
+        self._selector.select(timeout_s)
 
-    def _take_message(self, started: Child, message: dict[str, Any]) -> None:
-        if message["type"] == "waiting":
-            self._is_changed = True  # its place is free for others
-            self.emit(events.NodeWaiting(time=time.time(), node=started.node.id))
-        if message["type"] != "progress":
-            return
-        self.emit(
-            events.NodeProgress(
-                time=time.time(),
-                node=started.node.id,
-                done=message["done"],
-                total=message["total"],
-                unit=message["unit"],
-            )
+    def close(self) -> None:
+        """Close the selector."""
+        self._selector.close()
+
+
+@dataclass(slots=True)
+class Child:
+    """A running process. `messages` and `end` never block."""
+
+    log_path: Path
+    process: subprocess.Popen[bytes]
+    pipe: int
+    started_at: float
+    last: dict[str, Any] | None = None  # of LAST_TYPES
+    is_waiting: bool = False  # for another run that works on the same key
+    selector: selectors.BaseSelector | None = None
+    _rest: bytes = field(default=b"")
+    _cpu_seen: tuple[float, float] = (0.0, 0.0)  # monotonic time, CPU seconds until then
+
+    @property
+    def pid(self) -> int:
+        """The number of the process."""
+        return self.process.pid
+
+    def messages(self) -> Iterator[dict[str, Any]]:
+        """Yield the messages that have arrived whole."""
+        with suppress(BlockingIOError):
+            while data := os.read(self.pipe, 65536):
+                self._rest += data
+        *lines, self._rest = self._rest.split(b"\n")
+        for line in lines:
+            message = json.loads(line)
+            self.is_waiting = message["type"] == "waiting"
+            if message["type"] in LAST_TYPES:
+                self.last = message
+            yield message
+
+    def end(self) -> End | None:
+        """Return how the process ended, or None while it runs."""
+        pid, status, usage = os.wait4(self.process.pid, os.WNOHANG)
+        if pid == 0:
+            return None
+        self.process.returncode = os.waitstatus_to_exitcode(status)
+        return End(
+            exit_code=self.process.returncode,
+            wall_s=time.monotonic() - self.started_at,
+            cpu_s=usage.ru_utime + usage.ru_stime,
+            peak_memory_gb=usage.ru_maxrss * _MAXRSS_BYTES / 1e9,
         )
 
-    def _take_end(self, started: Child, end: End) -> None:
-        node, last = started.node, started.last or {}
-        # What counts is the artifact: a process may die between publishing and saying so.
-        artifact = self.store.get(node.key)
-        if artifact is None:
-            self._fail(started, end)
-        elif last.get("type") == "cached":
-            self._done(node, artifact)
-            self.emit(events.NodeCached(time=time.time(), node=node.id, reason=last["reason"]))
-        else:
-            self._done(node, artifact)
-            counts = artifact.manifest.counts
-            self.emit(
-                events.NodeFinished(time=time.time(), node=node.id, counts=counts, **_costs(end))
-            )
+    def usage(self) -> Usage | None:
+        """Return what the process and its children take now, from /proc; None elsewhere."""
+        found = machine.group_usage(self.process.pid)
+        if found is None:
+            return None
+        memory_gb, cpu_s = found
+        now = time.monotonic()
+        before, cpu_before = self._cpu_seen if self._cpu_seen[0] else (self.started_at, 0.0)
+        self._cpu_seen = (now, cpu_s)
+        share = max(0.0, cpu_s - cpu_before) / max(now - before, 1e-3)
+        return Usage(memory_gb, 100 * share)
 
-    def _done(self, node: Node, artifact: Artifact) -> None:
-        self._artifacts[node.id] = artifact
-        self._over.add(node.id)
+    def signal(self, number: signal.Signals) -> None:
+        """Send a signal to the process and all it started."""
+        with suppress(ProcessLookupError):
+            os.killpg(self.process.pid, number)
 
-    def _fail(self, started: Child, end: End) -> None:
-        node, last = started.node, started.last or {}
-        message = last.get("message") or _describe(end)
-        hint = last.get("hint")
-        tail = tuple(started.log_tail())
-        self._failures.append(Failure(node, message, hint, started.log_path, tail))
-        self._over.add(node.id)
-        self.emit(
-            events.NodeFailed(
-                time=time.time(), node=node.id, message=message, hint=hint, **_costs(end)
-            )
-        )
-        for skipped in sorted(graph.descendants(self.plan, node.id) - self._over):
-            self._over.add(skipped)
-            reason = f"`{node.id}` failed"
-            self.emit(events.NodeSkipped(time=time.time(), node=skipped, reason=reason))
+    def close(self) -> None:
+        """Close the pipes and end what the process may have left behind."""
+        self.signal(signal.SIGKILL)
+        if self.selector is not None:
+            self.selector.unregister(self.pipe)
+        os.close(self.pipe)
+        if self.process.stdin is not None:
+            self.process.stdin.close()
 
-    def _stop(self, selector: selectors.BaseSelector) -> None:
-        """End all processes: politely, then, after a while or a second signal, at once."""
-        for started in self._children.values():
-            started.signal(signal.SIGTERM)
-        deadline = time.monotonic() + GRACE_S
-        while self._children:
-            if time.monotonic() > deadline or len(self._signals) > 1:
-                for started in self._children.values():
-                    started.signal(signal.SIGKILL)
-            time.sleep(0.02)
-            for node_id, started in list(self._children.items()):
-                if started.end() is not None:
-                    selector.unregister(started.pipe)
-                    started.close()
-                    del self._children[node_id]
-        self.emit(events.RunStopped(time=time.time(), signal=self._signals[0]))
+    def log_tail(self, num_lines: int = 12) -> list[str]:
+        """Return the last lines of the node's output."""
+        try:
+            with self.log_path.open("rb") as file:
+                file.seek(max(0, self.log_path.stat().st_size - 16384))
+                return file.read().decode(errors="replace").splitlines()[-num_lines:]
+        except OSError:
+            return []
 
 
-def _costs(end: End) -> dict[str, float]:
-    return {
-        "wall_s": round(end.wall_s, 3),
-        "cpu_s": round(end.cpu_s, 3),
-        "peak_memory_gb": round(end.peak_memory_gb, 4),
-    }
+def start(command: Sequence[str], log_path: Path, environment: Mapping[str, str]) -> Child:
+    """Start a process that gets the number of its message pipe as its last argument.
 
-
-def _describe(end: End) -> str:
-    if end.exit_code >= 0:
-        return f"its process ended with exit code {end.exit_code} and no message"
-    name = signal.Signals(-end.exit_code).name
-    text = f"its process was ended by {name} at {end.peak_memory_gb:.1f} GB of memory"
-    is_killed = -end.exit_code == signal.SIGKILL
-    return text + ("; the machine may be out of memory" if is_killed else "")
-
-
-@contextmanager
-def _signals_into(received: list[int]) -> Iterator[None]:
-    """Collect SIGINT and SIGTERM in a list instead of dying of them."""
-
-    def note(number: int, frame: FrameType | None) -> None:
-        received.append(number)
-
-    numbers = (signal.SIGINT, signal.SIGTERM)
-    before = {number: signal.signal(number, note) for number in numbers}
+    Its standard input is a lifeline: it closes when this process dies, and the child then ends.
+    """
+    log_path.parent.mkdir(parents=True, exist_ok=True)
+    reader, writer = os.pipe()
+    os.set_blocking(reader, False)
     try:
-        yield
+        with log_path.open("ab") as log:
+            process = subprocess.Popen(
+                [*command, str(writer)],
+                stdin=subprocess.PIPE,
+                stdout=log,
+                stderr=subprocess.STDOUT,
+                pass_fds=[writer],
+                env=dict(environment),
+                start_new_session=True,
+            )
+    except OSError:
+        os.close(reader)
+        raise
     finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)
+        os.close(writer)
+    return Child(log_path, process, reader, time.monotonic())

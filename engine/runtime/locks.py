@@ -2,7 +2,8 @@
 
 A lock is a small file that names its holder. On one machine a dead holder is recognised at once, by
 process id, start time and boot; a holder that cannot be seen from here (another container, another
-machine) counts as dead when it has not touched its lock for a minute.
+machine, this one before a reboot) counts as dead when it has not touched its lock while somebody
+watched for a minute.
 """
 
 from __future__ import annotations
@@ -11,7 +12,7 @@ import fcntl
 import json
 import os
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
@@ -23,10 +24,12 @@ FOREIGN_STALE_S = 60.0
 class KeyLock:
     """The lock of one key. Not for use by several threads."""
 
-    def __init__(self, folder: Path, key: str) -> None:
+    def __init__(self, folder: Path, key: str, clock: Callable[[], float] = time.monotonic) -> None:
         folder.mkdir(parents=True, exist_ok=True)
+        self._clock = clock  # steady: never set back or forward
         self._path = folder / f"{key}.lock"
         self._guard = folder / "guard"
+        self._seen: tuple[tuple[int, int], float] | None = None  # a foreign lock, and since when
 
     def try_acquire(self) -> bool:
         """Take the lock unless a living holder has it."""
@@ -43,6 +46,10 @@ class KeyLock:
         with suppress(FileNotFoundError):
             os.utime(self._path)
 
+    def is_ours(self) -> bool:
+        """Tell whether nobody took the lock over, as happens to a process that stood still."""
+        return _read(self._path) == identity()
+
     def release(self) -> None:
         """Give the lock back, if it is still ours."""
         with _exclusive(self._guard):
@@ -53,11 +60,24 @@ class KeyLock:
         holder = _read(self._path)
         if holder is None:
             return False
-        if is_visible(holder):
+        if _is_here(holder):
             return is_alive(holder)
-        with suppress(FileNotFoundError):
-            return time.time() - self._path.stat().st_mtime < FOREIGN_STALE_S
-        return False
+        return self._is_touched()
+
+    def _is_touched(self) -> bool:
+        """Tell whether a holder that cannot be seen still touches its lock.
+
+        Its time stamp is only compared with itself, over a span of this process's own steady clock:
+        clocks of two machines differ, and may jump.
+        """
+        try:
+            found = self._path.stat()
+        except FileNotFoundError:
+            return False
+        stamp = (found.st_ino, found.st_mtime_ns)
+        if self._seen is None or self._seen[0] != stamp:
+            self._seen = (stamp, self._clock())
+        return self._clock() - self._seen[1] < FOREIGN_STALE_S
 
 
 def identity() -> dict[str, Any]:
@@ -67,11 +87,18 @@ def identity() -> dict[str, Any]:
 
 
 def is_visible(holder: dict[str, Any]) -> bool:
-    """Tell whether a holder's process, if it lives, can be seen from here."""
+    """Tell whether a holder's process, if it lives, can be seen from here; for display only.
+
+    A host of the same name that was booted another time may as well be another machine.
+    """
     here = _machine()
     if holder.get("host") == here["host"] and holder.get("boot") != here["boot"]:
         return True  # this machine, before a reboot
-    return all(holder.get(name) == value for name, value in here.items())
+    return _is_here(holder)
+
+
+def _is_here(holder: dict[str, Any]) -> bool:
+    return all(holder.get(name) == value for name, value in _machine().items())
 
 
 def is_alive(holder: dict[str, Any]) -> bool:

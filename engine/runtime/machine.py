@@ -16,6 +16,8 @@ class Settings:
     store: Path
     executor: str = "local"
     threads: int = 1  # cores this run may use; a node that wants many gets all but one
+    retries: int = 3  # how often a node is tried again after what may pass
+    retry_pause_s: float = 1.0  # before the first retry; four times as long before each next
     device: str = "cpu"  # cpu or cuda
     num_gpus: int = 0
     is_offline: bool = False
@@ -39,6 +41,52 @@ def num_gpus(visible: str | None) -> int:
     if listed.is_dir():
         return sum(1 for _ in listed.iterdir())
     return _count_by_tool() if shutil.which("nvidia-smi") else 0
+
+
+def free_memory_gb() -> float | None:
+    """Return the memory that is free for this process, a container's limit included."""
+    found = [free for free in (_available_bytes(), _free_in_cgroup_bytes()) if free is not None]
+    return min(found) / 1e9 if found else None
+
+
+def group_usage(group: int) -> tuple[float, float] | None:
+    """Return memory in GB and CPU seconds of a process group, from /proc; None where there is none.
+
+    Memory shared within the group is counted once per process.
+    """
+    page, tick = os.sysconf("SC_PAGE_SIZE"), os.sysconf("SC_CLK_TCK")
+    pages, ticks, num_found = 0, 0, 0
+    for name in os.listdir("/proc") if Path("/proc/self/stat").exists() else ():  # noqa: PTH208
+        if not name.isdigit():
+            continue
+        try:
+            text = Path(f"/proc/{name}/stat").read_text(encoding="utf-8", errors="replace")
+        except OSError:
+            continue  # it has ended meanwhile
+        fields = text.rpartition(")")[2].split()
+        if int(fields[2]) == group:
+            pages += int(fields[21])
+            ticks += sum(int(field) for field in fields[11:15])
+            num_found += 1
+    return (pages * page / 1e9, ticks / tick) if num_found else None
+
+
+def _available_bytes() -> int | None:
+    try:
+        lines = Path("/proc/meminfo").read_text(encoding="ascii").splitlines()
+    except OSError:
+        return None
+    found = [line.split()[1] for line in lines if line.startswith("MemAvailable:")]
+    return int(found[0]) * 1024 if found else None
+
+
+def _free_in_cgroup_bytes() -> int | None:
+    folder = Path("/sys/fs/cgroup")
+    try:
+        limit = int((folder / "memory.max").read_text(encoding="ascii"))
+        return limit - int((folder / "memory.current").read_text(encoding="ascii"))
+    except (OSError, ValueError):
+        return None
 
 
 def _count_by_tool() -> int:

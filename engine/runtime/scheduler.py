@@ -1,13 +1,15 @@
-"""Which node may start next: decisions only, no process, no clock.
+"""Which node may start next, and on what: decisions only, no process, no clock.
 
 The longest remaining chain goes first. A node that wants many cores gets all but one, so that light
 nodes go on beside it (on two cores a second thread made a small model learn 1.06 times as fast, a
-second process did 1.7 times as much). While it waits, nothing less urgent overtakes it.
+second process did 1.7 times as much). While it waits for cores or memory, nothing less urgent
+overtakes it, so it cannot starve; a node that is too big for the machine runs alone.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence, Set
+from bisect import bisect_left, insort
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 from engine.plan import graph
@@ -23,14 +25,89 @@ class Capacity:
 
     threads: int
     num_gpus: int = 0
+    memory_gb: float | None = None  # None: not known, so not counted
+    gpu_memory_gb: Sequence[float] = ()  # by GPU; empty: not known
+
+
+@dataclass(frozen=True, slots=True)
+class Demand:
+    """What one process of a node is expected to take at its peak; zero where nothing is known."""
+
+    memory_gb: float = 0.0
+    gpu_memory_gb: float = 0.0
+    disk_gb: float = 0.0
 
 
 @dataclass(frozen=True, slots=True)
 class Placement:
-    """What one node gets: a number of threads, and a GPU or none."""
+    """What one process gets: a number of threads, GPUs or none, and memory to count on."""
 
     threads: int
-    gpu: int | None = None
+    gpus: tuple[int, ...] = ()
+    memory_gb: float = 0.0
+
+
+NOTHING = Demand()
+_Entry = tuple[int, int, str]  # minus the urgency, place in the plan, node id
+
+
+class Frontier:
+    """The nodes whose inputs are all done, most urgent first; a step costs what it changes."""
+
+    def __init__(self, plan: Plan) -> None:
+        ranks = urgency(plan)
+        self._nodes = {node.id: node for node in plan.nodes}
+        self._entry = {n.id: (-ranks[n.id], place, n.id) for place, n in enumerate(plan.nodes)}
+        self._children: dict[str, list[str]] = {node.id: [] for node in plan.nodes}
+        self._num_missing: dict[str, int] = {}
+        self._ready: list[_Entry] = []  # sorted
+        for node in plan.nodes:
+            parents = graph.parents(node)
+            self._num_missing[node.id] = len(parents)
+            for parent in parents:
+                self._children[parent].append(node.id)
+            self.offer(node.id)
+
+    def ready(self) -> Iterator[Node]:
+        """Yield the ready nodes, most urgent first."""
+        return (self._nodes[node_id] for _, _, node_id in self._ready)
+
+    def take(self, node_id: str) -> None:
+        """Remove a node that is being worked on, or is over."""
+        place = bisect_left(self._ready, self._entry[node_id])
+        if place < len(self._ready) and self._ready[place][2] == node_id:
+            del self._ready[place]
+
+    def offer(self, node_id: str) -> None:
+        """Put a node that is not over (back) among the ready ones, if its inputs are done."""
+        self.take(node_id)
+        if self._num_missing[node_id] == 0:
+            insort(self._ready, self._entry[node_id])
+
+    def finish(self, node_id: str) -> None:
+        """Take a node as done: those that waited for nothing else become ready."""
+        self.take(node_id)
+        for child in self._children[node_id]:
+            self._num_missing[child] -= 1
+            if self._num_missing[child] == 0:
+                insort(self._ready, self._entry[child])
+
+    def undo(self, node_id: str) -> None:
+        """Take a finished node as not done: its result is of no use any more."""
+        for child in self._children[node_id]:
+            self.take(child)
+            self._num_missing[child] += 1
+        self.offer(node_id)
+
+    def descendants(self, node_id: str) -> list[str]:
+        """Return all nodes that need a node, directly or not, in the order of the plan."""
+        found: set[str] = set()
+        waiting = [node_id]
+        while waiting:
+            new = [child for child in self._children[waiting.pop()] if child not in found]
+            found.update(new)
+            waiting.extend(new)
+        return sorted(found, key=lambda name: self._entry[name][1])
 
 
 def urgency(plan: Plan) -> dict[str, int]:
@@ -43,6 +120,32 @@ def urgency(plan: Plan) -> dict[str, int]:
     return longest
 
 
+def next_to_start(
+    ready: Iterable[Node],
+    running: Collection[Placement],
+    capacity: Capacity,
+    demands: Mapping[str, Demand] | None = None,
+) -> tuple[Node, Placement] | None:
+    """Return the first of the ready nodes, most urgent first, if there is room for it now."""
+    free_threads = capacity.threads - sum(place.threads for place in running)
+    if free_threads < 1:
+        return None
+    taken = {gpu for place in running for gpu in place.gpus}
+    free_gpus = set(range(capacity.num_gpus)) - taken
+    for node in ready:
+        demand = (demands or {}).get(node.id, NOTHING)
+        usable, num_needed = _usable_gpus(node, demand, capacity)
+        found = sorted(usable & free_gpus, key=lambda gpu: (_size(gpu, capacity), gpu))
+        if len(found) < num_needed:
+            free_gpus -= usable  # it waits; what it could use is not taken away from it
+            continue
+        threads = threads_of(node, capacity)
+        if threads > free_threads or not _has_memory(demand.memory_gb, running, capacity):
+            return None
+        return node, Placement(threads, tuple(found[:num_needed]), demand.memory_gb)
+    return None
+
+
 def threads_of(node: Node, capacity: Capacity) -> int:
     """Return the threads of a node: fixed by settings, never by what else is running."""
     if node.needs.accelerator and capacity.num_gpus > 0:
@@ -50,34 +153,50 @@ def threads_of(node: Node, capacity: Capacity) -> int:
     return max(1, capacity.threads - 1) if node.needs.all_threads else 1
 
 
-def next_to_start(
-    ready: Sequence[Node], running: Mapping[str, Placement], capacity: Capacity
-) -> tuple[Node, Placement] | None:
-    """Return the first of the ready nodes, most urgent first, if there is room for it now."""
-    free_threads = capacity.threads - sum(place.threads for place in running.values())
-    taken = {place.gpu for place in running.values()}
-    free_gpus = [gpu for gpu in range(capacity.num_gpus) if gpu not in taken]
-    for node in ready:
-        wants_gpu = node.needs.accelerator and capacity.num_gpus > 0
-        if wants_gpu and not free_gpus:
-            continue  # it waits for a GPU, which nodes without one do not take away
-        threads = threads_of(node, capacity)
-        if threads > free_threads:
-            return None
-        return node, Placement(threads, free_gpus[0] if wants_gpu else None)
-    return None
+def num_parts(
+    node: Node, num_ready: int, running: Collection[Placement], capacity: Capacity, demand: Demand
+) -> int:
+    """Return how many processes work on a node's shards side by side.
+
+    A fair share of what is free, counted when it starts, `num_ready` nodes being ready, itself
+    included. The result is the same for any number.
+    """
+    if not node.needs.sharded:
+        return 1
+    if node.needs.accelerator and capacity.num_gpus > 0:
+        free = capacity.num_gpus - sum(len(place.gpus) for place in running)
+    else:
+        free = capacity.threads - sum(place.threads for place in running)
+        if capacity.memory_gb is not None and demand.memory_gb > 0:
+            left_gb = capacity.memory_gb - sum(place.memory_gb for place in running)
+            free = min(free, int(left_gb / demand.memory_gb))
+    return max(1, free // max(num_ready, 1))
 
 
-def ready_nodes(
-    plan: Plan, done: Set[str], started: Set[str], urgencies: Mapping[str, int]
-) -> list[Node]:
-    """Return the nodes whose inputs are done and that were not started, most urgent first."""
-    found = [
-        node
-        for node in plan.nodes
-        if node.id not in done and node.id not in started and graph.parents(node) <= done
-    ]
-    return sorted(found, key=lambda node: -urgencies[node.id])
+def _usable_gpus(node: Node, demand: Demand, capacity: Capacity) -> tuple[set[int], int]:
+    """Return the GPUs that could serve a node, and how many of them it gets.
+
+    Training gets all of them, a model one that holds it; where none is known to be large enough,
+    one of the largest: a forecast may be wrong.
+    """
+    if not node.needs.accelerator or capacity.num_gpus == 0:
+        return set(), 0
+    every = set(range(capacity.num_gpus))
+    if node.needs.all_threads:
+        return every, len(every)
+    most = min(demand.gpu_memory_gb, max(_size(gpu, capacity) for gpu in every))
+    return {gpu for gpu in every if _size(gpu, capacity) >= most}, 1
+
+
+def _size(gpu: int, capacity: Capacity) -> float:
+    return capacity.gpu_memory_gb[gpu] if capacity.gpu_memory_gb else 0.0
+
+
+def _has_memory(memory_gb: float, running: Collection[Placement], capacity: Capacity) -> bool:
+    if capacity.memory_gb is None or not running:
+        return True  # what does not fit beside anything runs alone
+    used_gb = sum(place.memory_gb for place in running)
+    return used_gb + memory_gb <= capacity.memory_gb
 
 
 def _weight(needs: Needs) -> int:

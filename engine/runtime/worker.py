@@ -6,6 +6,7 @@ ends itself when the engine that started it is gone.
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import select
@@ -16,13 +17,15 @@ import traceback
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from types import FrameType
 from typing import Any
 
 from engine import plugin
 from engine.artifacts import Artifact, Inputs, Outputs
-from engine.diagnostics import AdaptError, StageError
+from engine.diagnostics import AdaptError, ExitCode, StageError
 from engine.plan import graph
-from engine.plan.stage import Machine, Node, Stage, Tools
+from engine.plan.stage import Machine, Node, Part, PartDone, Stage, Stopped, Tools
+from engine.runtime import retries
 from engine.runtime.locks import BEAT_S, KeyLock
 from engine.runtime.store import Store
 
@@ -40,6 +43,7 @@ class Job:
     inputs: Mapping[str, Mapping[str, str]]  # port -> label -> key
     machine: Machine
     folder: Path  # relative paths of the recipe start here
+    part: Part | None = None  # work on this share of the shards only
 
     def to_json(self) -> dict[str, Any]:
         """Return the JSON form."""
@@ -49,6 +53,7 @@ class Job:
             "inputs": {port: dict(labels) for port, labels in self.inputs.items()},
             "machine": asdict(self.machine),
             "folder": str(self.folder),
+            "part": asdict(self.part) if self.part else None,
         }
 
 
@@ -60,6 +65,7 @@ def job_from_json(data: Mapping[str, Any]) -> Job:
         inputs=data["inputs"],
         machine=Machine(**data["machine"]),
         folder=Path(data["folder"]),
+        part=Part(**data["part"]) if data.get("part") else None,
     )
 
 
@@ -75,23 +81,47 @@ class World:
 def work(job: Job, world: World, send: Send) -> int:
     """Run a job and send its messages; return the exit code of the process.
 
-    Messages: `waiting` (for another run), `working`, `progress`, and last `finished`, `cached` or
-    `failed`.
+    Messages: `waiting` (for another run), `working`, `progress`, and last `finished`, `part` (its
+    share of the shards is done), `cached`, `damaged` (inputs) or `failed`. A process that was asked
+    to stop ends without a last message.
     """
+    stop = StopSignal()
     try:
-        send(execute(job, world, send))
+        send(execute(job, world, send, stop))
+    except Stopped:
+        return int(ExitCode.STOPPED_RESUMABLE)
     except Exception as error:  # top of the process: the parent must learn of everything
         if not isinstance(error, AdaptError):  # those say what to do; where they rose is no help
             traceback.print_exc()
-        send({"type": "failed", "message": _short(error), "hint": getattr(error, "hint", None)})
+        send(_failure(error))
         return 1
     return 0
 
 
-def execute(job: Job, world: World, send: Send) -> dict[str, Any]:
+class StopSignal:
+    """Whether SIGTERM has come. A stage that never asks is ended by it at once."""
+
+    def __init__(self) -> None:
+        self._has_come = False
+        self._is_asked = False
+        signal.signal(signal.SIGTERM, self._note)
+
+    def has_come(self) -> bool:
+        """Tell whether to stop; who asks promises to save what is done, and raise `Stopped`."""
+        self._is_asked = True
+        return self._has_come
+
+    def _note(self, number: int, frame: FrameType | None) -> None:
+        self._has_come = True
+        if not self._is_asked:
+            os._exit(ExitCode.STOPPED_RESUMABLE)  # a kill at any instant is safe
+
+
+def execute(job: Job, world: World, send: Send, stop: StopSignal) -> dict[str, Any]:
     """Run a job under the lock of its key and publish its artifact; return the last message."""
     store = Store(job.store)
-    lock = store.lock(job.node.key)
+    part = f".part-{job.part.index}-of-{job.part.count}" if job.part else ""
+    lock = store.lock(f"{job.node.key}{part}")
     if not lock.try_acquire():
         send({"type": "waiting"})
         while not lock.try_acquire():
@@ -101,21 +131,21 @@ def execute(job: Job, world: World, send: Send) -> dict[str, Any]:
     try:
         if store.get(job.node.key) is not None:
             return {"type": "cached", "reason": "another run finished it meanwhile"}
-        counts = _run_stage(job, world, store, send)
-        return {"type": "finished", "counts": counts}
+        return _run_stage(job, world, store, send, stop, lock)
     finally:
         released.set()
         lock.release()
 
 
-def _run_stage(job: Job, world: World, store: Store, send: Send) -> dict[str, float]:
+def _run_stage(
+    job: Job, world: World, store: Store, send: Send, stop: StopSignal, lock: KeyLock
+) -> dict[str, Any]:
     node = job.node
     stage = world.stage(node.stage)
     parents = {
         port: {label: _input(store, key, label) for label, key in labels.items()}
         for port, labels in job.inputs.items()
     }
-    outputs = Outputs(store.staging(node.key))
     tools = Tools(
         seed=node.seed,
         scratch=store.scratch(node.key),
@@ -125,11 +155,33 @@ def _run_stage(job: Job, world: World, store: Store, send: Send) -> dict[str, fl
         locate_model=world.locate_model,
         log=_log,
         progress=throttled(send, time.monotonic),
+        part=job.part,
+        stopping=stop.has_come,
     )
-    stage.run(Inputs(parents), plugin.bind(stage.params, node.params), outputs, tools)
+    params = plugin.bind(stage.params, node.params)
+    if job.part is not None:
+        return _run_part(stage, Inputs(parents), params, tools)
+    outputs = Outputs(store.staging(node.key))
+    stage.run(Inputs(parents), params, outputs, tools)
     counts = outputs.counts()
+    if not lock.is_ours():
+        raise StageError(
+            "another run took the node over while this process stood still", is_transient=True
+        )
     store.publish(node, outputs.path, counts, parents)
-    return counts
+    return {"type": "finished", "counts": counts}
+
+
+def _run_part(stage: Stage, inputs: Inputs, params: Any, tools: Tools) -> dict[str, Any]:
+    """Fill the scratch with a share of the shards; what it writes beside is thrown away."""
+    import tempfile
+
+    with tempfile.TemporaryDirectory(dir=tools.scratch, prefix="outputs.", suffix=".tmp") as folder:
+        try:
+            stage.run(inputs, params, Outputs(Path(folder)), tools)
+        except PartDone:
+            return {"type": "part"}
+    raise AssertionError(f"stage `{stage.name}` is sharded, but a part of it does not end")
 
 
 def throttled(send: Send, clock: Callable[[], float]) -> Callable[[int, int | None, str], None]:
@@ -188,6 +240,14 @@ def _input(store: Store, key: str, label: str) -> Artifact:
             f"its input `{label}` has gone from the store", hint="run the same command again"
         )
     return artifact
+
+
+def _failure(error: Exception) -> dict[str, Any]:
+    hint = getattr(error, "hint", None)
+    if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
+        hint = "make room on the disk or choose another `--store`; finished work is kept"
+    found = retries.kind_of(error)
+    return {"type": "failed", "message": _short(error), "hint": hint, "transient": found}
 
 
 def _log(message: str) -> None:

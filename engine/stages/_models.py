@@ -84,7 +84,7 @@ def text_model(use: ModelUse, session: Session, tools: Tools) -> TextModel:
     Answers are kept in scratch under a digest of everything they depend on, so a killed filter
     goes on where it was even though its batches are made anew.
     """
-    quiet = replace(tools, progress=lambda done, total, unit: None)
+    quiet = replace(tools, progress=lambda done, total, unit: None, part=None)
 
     def answer(texts: Sequence[str], ask: Ask) -> list[str | None]:
         def work(batch: Sequence[str]) -> list[dict[str, str | None]]:

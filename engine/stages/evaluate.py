@@ -157,7 +157,7 @@ ANSWERS = Stage(
         Port("model", required=False),
     ),
     params=AnswersParams,
-    needs=Needs(accelerator=True),
+    needs=Needs(accelerator=True, sharded=True),
     run=run_answers,
 )
 

@@ -181,6 +181,6 @@ STAGE = Stage(
     version=3,
     inputs=(Port("pairs"), Port("images"), Port("model", required=False)),
     params=Params,
-    needs=Needs(accelerator=True),
+    needs=Needs(accelerator=True, sharded=True),
     run=run,
 )

@@ -14,7 +14,8 @@ from engine.plan.stage import Plan
 from engine.runtime import runs
 from engine.runtime.eventlog import EventLog
 from engine.runtime.events import Event
-from engine.runtime.local import Executor, Outcome
+from engine.runtime.executor import Executor, Outcome
+from engine.runtime.local import LocalLauncher
 from engine.runtime.machine import Settings
 from engine.runtime.runs import Run
 from engine.runtime.store import Store
@@ -34,10 +35,12 @@ def execute(
         if watch is not None:
             watch(event)
 
-    settings = Settings(store=root, threads=threads, is_offline=True)
+    settings = Settings(store=root, threads=threads, is_offline=True, retry_pause_s=0.05)
+    launcher = LocalLauncher(settings, WORKER, run.path)
     try:
-        outcome = Executor(plan, store, run, settings, root, WORKER, emit).execute()
+        outcome = Executor(plan, store, run, settings, root, launcher, emit).execute()
     finally:
+        launcher.close()
         log.close()
     return run, outcome
 

@@ -31,6 +31,8 @@ class SlowParams:
 @dataclass(frozen=True, slots=True, kw_only=True)
 class FailParams:
     how: str = "stage"
+    marks: str = ""  # a file that gets a line per attempt
+    times: int = 1_000  # attempts that fail
 
 
 def _count(inputs: Inputs, params: CountParams, outputs: Outputs, tools: Tools) -> None:
@@ -61,6 +63,16 @@ def _slow(inputs: Inputs, params: SlowParams, outputs: Outputs, tools: Tools) ->
 
 def _fail(inputs: Inputs, params: FailParams, outputs: Outputs, tools: Tools) -> None:
     print("about to fail", flush=True)
+    if params.marks:
+        with Path(params.marks).open("a") as marks:
+            marks.write(f"{tools.machine.shrink}\n")
+        if len(Path(params.marks).read_text().splitlines()) > params.times:
+            outputs.rows("rows").write({"number": 1})
+            return
+    if params.how == "network":
+        raise ConnectionResetError("the server hung up")
+    if params.how == "memory":
+        raise MemoryError
     if params.how == "stage":
         raise StageError("there are no rows to read", hint="choose another source")
     if params.how == "bug":
@@ -82,6 +94,7 @@ STAGES = {
         Stage("count", 1, (), CountParams, Needs(), _count),
         Stage("double", 1, MANY, CountParams, Needs(), _double),
         Stage("slow", 1, MANY, SlowParams, Needs(), _slow),
+        Stage("sharded", 1, MANY, SlowParams, Needs(sharded=True), _slow),
         Stage("fail", 1, MANY, FailParams, Needs(), _fail),
         Stage("report", 1, MANY, FailParams, Needs(), _fail),
         Stage("environment", 1, MANY, CountParams, Needs(all_threads=True), _environment),

@@ -42,7 +42,7 @@ def test_another_interpreter_can_import_the_engine_and_nothing_else_of_ours(tmp_
 def test_only_a_node_that_was_given_a_gpu_sees_one():
     inherited = {"CUDA_VISIBLE_DEVICES": "4,5"}
     light = child.environment(inherited, Placement(1), SETTINGS)
-    second = child.environment(inherited, Placement(1, gpu=1), SETTINGS)
+    second = child.environment(inherited, Placement(1, gpus=(1,)), SETTINGS)
 
     assert light["CUDA_VISIBLE_DEVICES"] == ""
     assert second["CUDA_VISIBLE_DEVICES"] == "5"

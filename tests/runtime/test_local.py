@@ -9,10 +9,13 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
+import pytest
+
 from engine.plan import graph
 from engine.plan.stage import Plan
 from engine.runtime import runs
-from engine.runtime.local import Outcome
+from engine.runtime.events import Event, NodeProgress, NodeRetried, NodeStarted
+from engine.runtime.executor import Outcome
 from engine.runtime.store import Store
 from tests.runtime import fake_run
 from tests.runtime.fake_run import execute, states
@@ -96,10 +99,78 @@ def test_an_unexpected_error_is_one_line_and_its_traceback_is_in_the_log(tmp_pat
 
 def test_a_process_killed_from_outside_is_a_failure_that_says_so(tmp_path: Path):
     build = PlanBuilder()
-    build.add("fail", how="kill")
+    build.add("fail", how="kill", marks=str(tmp_path / "marks"))
     _, outcome = execute(build.plan(), tmp_path)
 
     assert "ended by SIGKILL" in outcome.failures[0].message
+    shrinks = (tmp_path / "marks").read_text().split()
+    assert shrinks == ["0", "1", "2", "3"]  # it may have been memory: smaller batches each time
+
+
+@pytest.mark.parametrize("how", ["network", "memory", "kill"])
+def test_what_may_pass_is_tried_again_with_growing_pauses(tmp_path: Path, how: str):
+    build = PlanBuilder()
+    build.add("fail", how=how, marks=str(tmp_path / "marks"), times=2)
+    build.add("double", "fail")
+    waits: list[float] = []
+
+    def watch(event: Event) -> None:
+        if isinstance(event, NodeRetried):
+            waits.append(event.wait_s)
+
+    run, outcome = execute(build.plan(), tmp_path, watch=watch)
+
+    assert outcome == Outcome()
+    assert states(run) == {"fail": "ran", "double": "ran"}
+    assert waits == [0.05, 0.2]
+
+
+@pytest.mark.parametrize("how", ["stage", "bug"])
+def test_what_will_not_pass_fails_at_once(tmp_path: Path, how: str):
+    build = PlanBuilder()
+    build.add("fail", how=how, marks=str(tmp_path / "marks"))
+    execute(build.plan(), tmp_path)
+
+    assert len((tmp_path / "marks").read_text().split()) == 1
+
+
+def test_parts_do_each_shard_once_and_give_what_one_process_gives(tmp_path: Path):
+    build = PlanBuilder()
+    marks = str(tmp_path / "marks")
+    build.add("sharded", num_batches=9, batch_s=0.01, marks=marks)
+    run, outcome = execute(build.plan(), tmp_path / "parts", threads=3)
+
+    assert outcome == Outcome()
+    jobs = sorted(path.name for path in (run.path / "jobs").iterdir())
+    assert jobs == ["sharded.json", *(f"sharded.part-{index}.json" for index in range(3))]
+    assert sorted(map(int, (tmp_path / "marks").read_text().split())) == list(range(9))
+    assert run.status().nodes["sharded"].done == 9
+    key = build.nodes[0].key
+    in_parts = Store(tmp_path / "parts").get(key)
+    execute(build.plan(), tmp_path / "whole", threads=1)
+    assert in_parts.manifest == Store(tmp_path / "whole").get(key).manifest
+
+
+def test_a_lost_part_is_started_again_and_the_others_go_on(tmp_path: Path):
+    build = PlanBuilder()
+    marks = tmp_path / "marks"
+    build.add("sharded", num_batches=12, batch_s=0.1, marks=str(marks))
+    pids: list[int] = []
+
+    def watch(event: Event) -> None:
+        if isinstance(event, NodeStarted):
+            pids.append(event.pid)
+        if isinstance(event, NodeProgress) and event.done >= 2 and len(pids) == 1:
+            os.kill(pids[0], signal.SIGKILL)
+            pids.append(0)
+
+    run, outcome = execute(build.plan(), tmp_path / "store", threads=2, watch=watch)
+
+    assert outcome == Outcome()
+    assert run.status().nodes["sharded"].attempts == 2
+    done = marks.read_text().split()
+    assert {int(number) for number in done} == set(range(12))
+    assert len(done) <= 13
 
 
 def test_a_node_that_wants_many_cores_gets_all_but_one(tmp_path: Path):

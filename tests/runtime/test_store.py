@@ -15,6 +15,7 @@ from engine import package_data
 from engine.plan.stage import Node
 from engine.runtime import locks
 from engine.runtime.digests import DigestCache
+from engine.runtime.locks import KeyLock
 from engine.runtime.store import Store
 from tests.runtime.fake_stages import PlanBuilder
 
@@ -154,25 +155,43 @@ def test_the_lock_of_a_dead_process_is_broken(tmp_path: Path):
     assert Store(tmp_path).lock("k").try_acquire()
 
 
-@pytest.mark.parametrize("field", ["start", "boot"])
-def test_a_lock_whose_process_id_was_given_to_another_process_is_broken(tmp_path: Path, field: str):
+def test_a_lock_whose_process_id_was_given_to_another_process_is_broken(tmp_path: Path):
     store = Store(tmp_path)
     store.lock("k").try_acquire()
     path = tmp_path / "locks" / "k.lock"
+    path.write_text(json.dumps(locks.identity() | {"start": "another"}))
+
+    assert store.lock("k").try_acquire()
+
+
+@pytest.mark.parametrize("field", ["host", "boot", "namespace"])
+def test_a_lock_of_a_holder_out_of_sight_is_broken_after_a_minute_without_a_touch(
+    tmp_path: Path, field: str
+):
+    now = [0.0]
+    KeyLock(tmp_path, "k").try_acquire()
+    path = tmp_path / "k.lock"
     path.write_text(json.dumps(locks.identity() | {field: "another"}))
+    waiting = KeyLock(tmp_path, "k", lambda: now[0])
 
-    assert store.lock("k").try_acquire()
+    assert not waiting.try_acquire()
+    now[0] = 59.0
+    assert not waiting.try_acquire()
+    os.utime(path, (0, 0))  # a touch, by a clock that was set back
+    now[0] = 61.0
+    assert not waiting.try_acquire()
+    now[0] = 122.0
+    assert waiting.try_acquire()
 
 
-def test_a_lock_of_another_machine_is_broken_only_when_it_was_not_touched_for_long(tmp_path: Path):
-    store = Store(tmp_path)
-    store.lock("k").try_acquire()
-    path = tmp_path / "locks" / "k.lock"
-    path.write_text(json.dumps(locks.identity() | {"host": "elsewhere", "boot": "another"}))
+def test_a_process_that_lost_its_lock_knows(tmp_path: Path):
+    lock = KeyLock(tmp_path, "k")
+    lock.try_acquire()
+    assert lock.is_ours()
+    path = tmp_path / "k.lock"
+    path.write_text(json.dumps(locks.identity() | {"pid": 1}))
 
-    assert not store.lock("k").try_acquire()
-    os.utime(path, (0, 0))
-    assert store.lock("k").try_acquire()
+    assert not lock.is_ours()
 
 
 def test_a_crash_at_any_file_operation_leaves_no_entry_or_a_whole_one(tmp_path: Path):
