@@ -21,7 +21,8 @@ from engine.diagnostics import Diagnostic, ExitCode, RequestError
 from engine.plan import graph
 from engine.plan.stage import Node, Plan
 from engine.runtime import outlook, runs
-from engine.runtime.events import Event, EventLog
+from engine.runtime.eventlog import EventLog
+from engine.runtime.events import Event
 from engine.runtime.machine import Settings
 from engine.runtime.runs import Run
 from engine.runtime.store import Store
