@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from engine import __version__
-from engine.cli import planning, settings, tables
+from engine.cli import kept, planning, settings, tables
 from engine.cli.planning import Planned
 from engine.diagnostics import Diagnostic, ExitCode, RequestError
 from engine.plan import graph
@@ -83,8 +83,18 @@ def run_planned(
 ) -> int:
     """Run a compiled plan; return the exit code."""
     session = _begin(args, machine, planned, worker)
-    stream = sys.stderr if args.json else sys.stdout
     is_cached = set(outlook.states(session.plan, session.store).values()) <= {outlook.CACHED}
+    with kept.listening(sys.argv[1:] if is_cached else ()) as told:
+        code = _run(session, is_cached)
+    if told is not None and not code:
+        kept.keep(told, planned, session.plan, session.store, session.run)
+    return code
+
+
+def _run(session: Session, is_cached: bool) -> int:
+    """Execute what was begun, and tell of it; return the exit code."""
+    args, planned = session.args, session.planned
+    stream = sys.stderr if args.json else sys.stdout
     if is_cached:
         num = len(session.plan.nodes)
         print(f"every stage is cached ({num} nodes): nothing to run", file=stream, flush=True)

@@ -152,9 +152,14 @@ def _wrong(name: str, what: str, hint: str | None) -> Diagnostic:
     return Diagnostic("wrong-setting", f"machine setting `{name}`: {what}", hint=hint)
 
 
-def _user_file(environ: Mapping[str, str]) -> dict[str, Any]:
+def user_file_path(environ: Mapping[str, str]) -> Path:
+    """Return where the user's machine settings are, if there are any."""
     home = environ.get("XDG_CONFIG_HOME") or str(Path(environ.get("HOME", "~")) / ".config")
-    path = Path(home).expanduser() / "adapt" / "config.yaml"
+    return Path(home).expanduser() / "adapt" / "config.yaml"
+
+
+def _user_file(environ: Mapping[str, str]) -> dict[str, Any]:
+    path = user_file_path(environ)
     if not path.is_file():
         return {}
     import yaml

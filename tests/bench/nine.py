@@ -10,14 +10,11 @@ writes its name and its value and ignores what it reads, like the shell lines of
 from __future__ import annotations
 
 import sys
-from pathlib import Path
-
-if __name__ == "__main__":
-    sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Sequence
+    from pathlib import Path
     from typing import Any
 
     from engine.artifacts import Inputs, Outputs
@@ -78,6 +75,7 @@ def stage(name: str) -> Stage:
 def work(job: str, descriptor: int) -> int:
     """Run the job in a file: what `engine.cli.worker` does with the installed stages."""
     import json
+    from pathlib import Path
 
     from engine.runtime import worker
 
@@ -98,6 +96,10 @@ if __name__ == "__main__":
     if sys.argv[1].endswith(".json"):
         raise SystemExit(work(sys.argv[1], int(sys.argv[2])))
     from engine import cli
+    from engine.cli import again
 
+    repeated = again.repeat(sys.argv[1:])
+    if repeated is not None:
+        cli.end(repeated)
     use_tasks()
     cli.command()

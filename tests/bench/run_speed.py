@@ -93,7 +93,8 @@ def dvc(work: Path) -> Tool | None:
         (folder / "made").mkdir()
         (folder / "dvc.lock").unlink(missing_ok=True)
 
-    commands = {"help": ["dvc", "--help"], **dict.fromkeys(QUESTIONS[1:], ["dvc", "repro"])}
+    repro = ["dvc", "repro"]
+    commands = {"help": ["dvc", "--help"], **dict.fromkeys(QUESTIONS[1:], repro)}
     return Tool(
         "dvc", folder, environ, commands, forget,
         lambda value: _set(folder / "params.yaml", value),
