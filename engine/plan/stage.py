@@ -24,6 +24,9 @@ class Port(NamedTuple):
     name: str
     required: bool = True
     many: bool = False  # holds labelled artifacts instead of exactly one
+    # The row sets, files and folders that the stage reads; `{name}` stands for the param `name`.
+    # Empty: all. What is not read, above all a ledger, may change without the stage running again.
+    reads: tuple[str, ...] = ()
 
 
 class Needs(NamedTuple):
@@ -70,6 +73,14 @@ class Stage:
     params: type
     needs: Needs
     run: Run
+
+    def reads(self, params: Mapping[str, Any]) -> dict[str, tuple[str, ...]]:
+        """Return what is read of the artifacts on each port that names it; params as JSON."""
+        return {
+            port.name: tuple(name.format_map(params) for name in port.reads)
+            for port in self.inputs
+            if port.reads
+        }
 
 
 @dataclass(frozen=True, slots=True)

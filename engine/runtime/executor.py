@@ -25,7 +25,7 @@ from engine.runtime.events import Event
 from engine.runtime.machine import Settings
 from engine.runtime.runs import Run
 from engine.runtime.scheduler import Demand, Frontier
-from engine.runtime.store import Parents, Store
+from engine.runtime.store import Parents, Reads, Store
 from engine.runtime.work import Work
 from engine.runtime.worker import Job
 
@@ -68,6 +68,7 @@ class Executor:
     launcher: Launcher
     emit: Emit
     demands: Mapping[str, Demand] = field(default_factory=dict)  # by node, where it is known
+    reads: Callable[[Node], Reads] = lambda node: {}  # what a node reads of its inputs, by port
     _frontier: Frontier = field(init=False)
     _nodes: dict[str, Node] = field(init=False)
     _by_key: dict[str, str] = field(init=False)  # key -> node id
@@ -165,7 +166,7 @@ class Executor:
             if node.id in self._tried_links:
                 continue
             self._tried_links.add(node.id)
-            artifact = self.store.link(node, self._parents(node))
+            artifact = self.store.link(node, self._parents(node), self.reads(node))
             if artifact is not None:
                 self._done(node, artifact)
                 self.emit(events.NodeLinked(time=time.time(), node=node.id))

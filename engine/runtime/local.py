@@ -23,7 +23,24 @@ from engine.runtime.store import write_whole
 from engine.runtime.worker import Job
 
 LAST_TYPES = ("finished", "cached", "part", "damaged", "failed")
+GPU_EVERY_S = 10.0
 _MAXRSS_BYTES = 1 if sys.platform == "darwin" else 1024
+
+
+class GpuMemory:
+    """GPU memory by process, asked of the driver now and then: the question takes a while."""
+
+    def __init__(self, num_gpus: int) -> None:
+        self._has_gpu = num_gpus > 0
+        self._found: dict[int, float] = {}
+        self._asked_at = float("-inf")
+
+    def memory_gb(self) -> dict[int, float]:
+        """Return what was seen last."""
+        if self._has_gpu and time.monotonic() - self._asked_at > GPU_EVERY_S:
+            self._asked_at = time.monotonic()
+            self._found = machine.gpu_memory_gb_by_process()
+        return self._found
 
 
 @dataclass(slots=True)
@@ -34,13 +51,24 @@ class LocalLauncher:
     command: Sequence[str]
     run_folder: Path
     _capacity: Capacity | None = None
+    _gpus: GpuMemory = field(init=False)
     _selector: selectors.BaseSelector = field(default_factory=selectors.DefaultSelector)
+
+    def __post_init__(self) -> None:
+        """Ask the driver nothing yet."""
+        self._gpus = GpuMemory(self.settings.num_gpus)
 
     def capacity(self) -> Capacity:
         """Return what this machine has for the run; memory is what was free at its start."""
         if self._capacity is None:
+            visible = os.environ.get("CUDA_VISIBLE_DEVICES")
+            num_gpus = self.settings.num_gpus
+            sizes = machine.gpu_sizes_gb(visible) if num_gpus else ()
             self._capacity = Capacity(
-                self.settings.threads, self.settings.num_gpus, machine.free_memory_gb()
+                self.settings.threads,
+                num_gpus,
+                machine.free_memory_gb(),
+                sizes if len(sizes) == num_gpus else (),
             )
         return self._capacity
 
@@ -54,7 +82,7 @@ class LocalLauncher:
         variables = child.environment(os.environ, placement, self.settings)
         if python != sys.executable:
             variables = child.with_engine(variables, self.run_folder / "import")
-        started = start([python, *self.command, str(path)], log_path, variables)
+        started = start([python, *self.command, str(path)], log_path, variables, self._gpus)
         self._selector.register(started.pipe, selectors.EVENT_READ)
         started.selector = self._selector
         return started
@@ -79,6 +107,7 @@ class Child:
     process: subprocess.Popen[bytes]
     pipe: int
     started_at: float
+    gpus: GpuMemory
     last: dict[str, Any] | None = None  # of LAST_TYPES
     is_waiting: bool = False  # for another run that works on the same key
     selector: selectors.BaseSelector | None = None
@@ -121,12 +150,12 @@ class Child:
         found = machine.group_usage(self.process.pid)
         if found is None:
             return None
-        memory_gb, cpu_s = found
         now = time.monotonic()
         before, cpu_before = self._cpu_seen if self._cpu_seen[0] else (self.started_at, 0.0)
-        self._cpu_seen = (now, cpu_s)
-        share = max(0.0, cpu_s - cpu_before) / max(now - before, 1e-3)
-        return Usage(memory_gb, 100 * share)
+        self._cpu_seen = (now, found.cpu_s)
+        share = max(0.0, found.cpu_s - cpu_before) / max(now - before, 1e-3)
+        gpu_gb = [gb for pid, gb in self.gpus.memory_gb().items() if pid in found.pids]
+        return Usage(found.memory_gb, 100 * share, sum(gpu_gb) if gpu_gb else None)
 
     def signal(self, number: signal.Signals) -> None:
         """Send a signal to the process and all it started."""
@@ -152,7 +181,9 @@ class Child:
             return []
 
 
-def start(command: Sequence[str], log_path: Path, environment: Mapping[str, str]) -> Child:
+def start(
+    command: Sequence[str], log_path: Path, environment: Mapping[str, str], gpus: GpuMemory
+) -> Child:
     """Start a process that gets the number of its message pipe as its last argument.
 
     Its standard input is a lifeline: it closes when this process dies, and the child then ends.
@@ -176,4 +207,4 @@ def start(command: Sequence[str], log_path: Path, environment: Mapping[str, str]
         raise
     finally:
         os.close(writer)
-    return Child(log_path, process, reader, time.monotonic())
+    return Child(log_path, process, reader, time.monotonic(), gpus)

@@ -13,9 +13,8 @@ import select
 import signal
 import threading
 import time
-import traceback
 from collections.abc import Callable, Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from types import FrameType
 from typing import Any
@@ -92,6 +91,8 @@ def work(job: Job, world: World, send: Send) -> int:
         return int(ExitCode.STOPPED_RESUMABLE)
     except Exception as error:  # top of the process: the parent must learn of everything
         if not isinstance(error, AdaptError):  # those say what to do; where they rose is no help
+            import traceback
+
             traceback.print_exc()
         send(_failure(error))
         return 1
@@ -142,10 +143,12 @@ def _run_stage(
 ) -> dict[str, Any]:
     node = job.node
     stage = world.stage(node.stage)
+    reads = stage.reads(node.params)
     parents = {
         port: {label: _input(store, key, label) for label, key in labels.items()}
         for port, labels in job.inputs.items()
     }
+    inputs = Inputs({port: _narrowed(labels, reads.get(port)) for port, labels in parents.items()})
     tools = Tools(
         seed=node.seed,
         scratch=store.scratch(node.key),
@@ -160,15 +163,15 @@ def _run_stage(
     )
     params = plugin.bind(stage.params, node.params)
     if job.part is not None:
-        return _run_part(stage, Inputs(parents), params, tools)
+        return _run_part(stage, inputs, params, tools)
     outputs = Outputs(store.staging(node.key))
-    stage.run(Inputs(parents), params, outputs, tools)
+    stage.run(inputs, params, outputs, tools)
     counts = outputs.counts()
     if not lock.is_ours():
         raise StageError(
             "another run took the node over while this process stood still", is_transient=True
         )
-    store.publish(node, outputs.path, counts, parents)
+    store.publish(node, outputs.path, counts, parents, reads)
     return {"type": "finished", "counts": counts}
 
 
@@ -240,6 +243,10 @@ def _input(store: Store, key: str, label: str) -> Artifact:
             f"its input `{label}` has gone from the store", hint="run the same command again"
         )
     return artifact
+
+
+def _narrowed(labels: Mapping[str, Artifact], reads: tuple[str, ...] | None) -> dict[str, Artifact]:
+    return {label: replace(artifact, reads=reads or ()) for label, artifact in labels.items()}
 
 
 def _failure(error: Exception) -> dict[str, Any]:

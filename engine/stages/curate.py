@@ -148,7 +148,11 @@ def _refuse_nothing(outputs: Outputs, total: int, reasons: Counter[str]) -> None
 STAGE = Stage(
     name="curate",
     version=1,
-    inputs=(Port("pairs"), Port("images"), Port("benchmarks", required=False, many=True)),
+    inputs=(
+        Port("pairs", reads=("rows",)),
+        Port("images", reads=("images",)),
+        Port("benchmarks", required=False, many=True, reads=("rows", "images")),
+    ),
     params=Params,
     needs=Needs(),
     run=run,

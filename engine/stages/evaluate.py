@@ -151,10 +151,10 @@ ANSWERS = Stage(
     name="evaluate.answers",
     version=1,
     inputs=(
-        Port("items"),
-        Port("images"),
-        Port("tasks", required=False),
-        Port("model", required=False),
+        Port("items", reads=("{row_set}",)),
+        Port("images", reads=("images",)),
+        Port("tasks", required=False, reads=("kept",)),
+        Port("model", required=False, reads=("model",)),
     ),
     params=AnswersParams,
     needs=Needs(accelerator=True, sharded=True),
@@ -164,7 +164,7 @@ ANSWERS = Stage(
 SCORES = Stage(
     name="evaluate.scores",
     version=2,
-    inputs=(Port("base"), Port("adapted")),
+    inputs=(Port("base", reads=("answers",)), Port("adapted", reads=("answers",))),
     params=ScoresParams,
     needs=Needs(),
     run=run_scores,

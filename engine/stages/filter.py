@@ -50,7 +50,7 @@ def run(inputs: Inputs, params: Params, outputs: Outputs, tools: Tools) -> None:
 STAGE = Stage(
     name="filter",
     version=1,
-    inputs=(Port("tasks"), Port("images")),
+    inputs=(Port("tasks", reads=("tasks",)), Port("images", reads=("images",))),
     params=Params,
     needs=Needs(accelerator=True),
     run=run,

@@ -179,7 +179,11 @@ def _shown(turns: Sequence[Turn]) -> str:
 STAGE = Stage(
     name="generate",
     version=3,
-    inputs=(Port("pairs"), Port("images"), Port("model", required=False)),
+    inputs=(
+        Port("pairs", reads=("{row_set}",)),
+        Port("images", reads=("images",)),
+        Port("model", required=False, reads=("model",)),
+    ),
     params=Params,
     needs=Needs(accelerator=True, sharded=True),
     run=run,

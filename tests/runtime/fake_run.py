@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import json
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
 from engine.plan import graph
-from engine.plan.stage import Plan
+from engine.plan.stage import Node, Plan
 from engine.runtime import runs
 from engine.runtime.events import Event, EventLog
 from engine.runtime.executor import Executor, Outcome
@@ -18,6 +18,7 @@ from engine.runtime.local import LocalLauncher
 from engine.runtime.machine import Settings
 from engine.runtime.runs import Run
 from engine.runtime.store import Store
+from tests.runtime.fake_stages import STAGES
 
 WORKER = (str(Path(__file__).with_name("fake_worker.py")),)
 
@@ -37,11 +38,15 @@ def execute(
     settings = Settings(store=root, threads=threads, is_offline=True, retry_pause_s=0.05)
     launcher = LocalLauncher(settings, WORKER, run.path)
     try:
-        outcome = Executor(plan, store, run, settings, root, launcher, emit).execute()
+        outcome = Executor(plan, store, run, settings, root, launcher, emit, reads=_reads).execute()
     finally:
         launcher.close()
         log.close()
     return run, outcome
+
+
+def _reads(node: Node) -> Mapping[str, tuple[str, ...]]:
+    return STAGES[node.stage].reads(node.params)
 
 
 def states(run: Run) -> dict[str, str]:

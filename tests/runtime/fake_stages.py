@@ -12,13 +12,14 @@ from typing import Any
 from engine.artifacts import Inputs, Outputs
 from engine.diagnostics import StageError
 from engine.plan import keys
-from engine.plan.stage import Needs, Node, Plan, Port, Stage, Tools
+from engine.plan.stage import Needs, Node, Plan, Port, Stage, Stopped, Tools
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class CountParams:
     num_rows: int = 3
     note: str = ""  # moves the key, not the result
+    ledger: str = ""  # moves the ledger, not the rows
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -39,6 +40,8 @@ def _count(inputs: Inputs, params: CountParams, outputs: Outputs, tools: Tools) 
     for number in range(params.num_rows):
         outputs.rows("rows").write({"number": number})
         tools.progress(number + 1, params.num_rows, "rows")
+    if params.ledger:
+        outputs.quarantine("x", params.ledger)
     tools.log(f"wrote {params.num_rows} rows with seed {tools.seed}")
 
 
@@ -87,14 +90,29 @@ def _environment(inputs: Inputs, params: CountParams, outputs: Outputs, tools: T
     outputs.write_json("facts.json", facts)
 
 
+def _stoppable(inputs: Inputs, params: SlowParams, outputs: Outputs, tools: Tools) -> None:
+    """Count to the end, from where a stop left off: as training does between its steps."""
+    saved = tools.scratch / "saved"
+    first = int(saved.read_text()) if saved.exists() else 0
+    for number in range(first, params.num_batches):
+        if tools.stopping():
+            saved.write_text(str(number))
+            raise Stopped
+        time.sleep(params.batch_s)
+        tools.progress(number + 1, params.num_batches, "batches")
+    outputs.write_json("first.json", first)
+
+
 MANY = (Port("rows", required=False, many=True),)
+ROWS = (Port("rows", required=False, many=True, reads=("rows",)),)
 STAGES = {
     stage.name: stage
     for stage in (
         Stage("count", 1, (), CountParams, Needs(), _count),
-        Stage("double", 1, MANY, CountParams, Needs(), _double),
+        Stage("double", 1, ROWS, CountParams, Needs(), _double),
         Stage("slow", 1, MANY, SlowParams, Needs(), _slow),
         Stage("sharded", 1, MANY, SlowParams, Needs(sharded=True), _slow),
+        Stage("stoppable", 1, MANY, SlowParams, Needs(), _stoppable),
         Stage("fail", 1, MANY, FailParams, Needs(), _fail),
         Stage("report", 1, MANY, FailParams, Needs(), _fail),
         Stage("environment", 1, MANY, CountParams, Needs(all_threads=True), _environment),

@@ -11,6 +11,7 @@ from pathlib import Path
 
 import pytest
 
+from engine.artifacts import Artifact, Manifest
 from engine.plan import graph
 from engine.plan.stage import Plan
 from engine.runtime import runs
@@ -22,9 +23,9 @@ from tests.runtime.fake_run import execute, states
 from tests.runtime.fake_stages import PlanBuilder
 
 
-def chain(num_rows: int = 3, note: str = "") -> Plan:
+def chain(num_rows: int = 3, note: str = "", ledger: str = "") -> Plan:
     build = PlanBuilder()
-    build.add("count", num_rows=num_rows, note=note)
+    build.add("count", num_rows=num_rows, note=note, ledger=ledger)
     build.add("double", "count")
     return build.plan()
 
@@ -61,6 +62,21 @@ def test_another_result_upstream_runs_what_depends_on_it(tmp_path: Path):
     run, _ = execute(chain(num_rows=4), tmp_path)
 
     assert states(run) == {"count": "ran", "double": "ran"}
+
+
+def test_a_ledger_that_changed_reruns_nothing_that_does_not_read_it(tmp_path: Path):
+    execute(chain(ledger="one row dropped"), tmp_path)
+    run, _ = execute(chain(ledger="dropped for another reason"), tmp_path)
+
+    assert states(run) == {"count": "ran", "double": "linked"}
+
+
+def test_a_stage_that_reads_what_its_port_does_not_name_is_a_mistake_of_ours(tmp_path: Path):
+    artifact = Artifact(tmp_path, Manifest("k", "count", (), {}, (), {}, ""), reads=("rows",))
+
+    assert artifact.num_rows("rows") == 0
+    with pytest.raises(AssertionError, match="`ledger` is read"):
+        list(artifact.rows("ledger"))
 
 
 def test_time_memory_and_counts_of_a_node_are_recorded(tmp_path: Path):
@@ -246,6 +262,22 @@ def test_an_interrupt_ends_the_processes_and_keeps_what_is_finished(tmp_path: Pa
     count = num_marks(tmp_path)
     time.sleep(0.3)
     assert num_marks(tmp_path) == count
+
+
+def test_a_stage_that_asks_saves_what_it_has_when_the_run_is_stopped(tmp_path: Path):
+    build = PlanBuilder()
+    build.add("stoppable", num_batches=40, batch_s=0.05)
+    engine = start(build.plan(), tmp_path)
+    store = tmp_path / "store"
+    wait_until(
+        lambda: any(run.status().nodes["stoppable"].done for run in runs.all_runs(Store(store)))
+    )
+    engine.send_signal(signal.SIGTERM)
+    assert engine.wait(timeout=10) == 128 + signal.SIGTERM
+
+    execute(build.plan(), store)
+
+    assert 0 < Store(store).get(build.nodes[0].key).json("first.json") < 40
 
 
 def test_two_runs_at_once_do_the_work_once(tmp_path: Path):
