@@ -30,6 +30,7 @@ if TYPE_CHECKING:
     from typing import Any
 
 FORMAT = 1
+STORE = ".adapt"  # the store of those who name none
 MANIFEST = "manifest.json"
 _PASSING = ("_", "OLDPWD", "PWD", "SHLVL")  # variables that differ between two equal shells
 
@@ -95,9 +96,10 @@ def data(name: str) -> list[int] | None:
 
 
 def folder(name: str) -> str | None:
-    """Return the digest of the names in a folder; None when it is not there."""
+    """Return the digest of the names in a folder, but the store's; None when it is not there."""
     try:
-        return _digest("\0".join(sorted(os.listdir(name))).encode())  # noqa: PTH208
+        names = sorted(os.listdir(name))  # noqa: PTH208
+        return _digest("\0".join(n for n in names if n != STORE).encode())
     except OSError:
         return None
 

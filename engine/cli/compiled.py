@@ -21,6 +21,7 @@ from pathlib import Path
 from typing import Any
 
 from engine import __version__, package_data
+from engine.cli.again import STORE
 from engine.plan import graph
 from engine.plan.stage import Plan
 
@@ -212,7 +213,9 @@ def _data(name: str) -> Any:
 
 def _folder(name: str) -> Any:
     try:
-        return hashlib.sha256("\0".join(sorted(os.listdir(name))).encode()).hexdigest()  # noqa: PTH208
+        names = sorted(os.listdir(name))  # noqa: PTH208
+        # The first run makes its store beside the recipe, and must not spoil its own entry.
+        return hashlib.sha256("\0".join(n for n in names if n != STORE).encode()).hexdigest()
     except OSError:
         return "absent"
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import os
 import sys
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, redirect_stderr, redirect_stdout, suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -66,14 +66,24 @@ class Copy:
 @contextmanager
 def listening(words: Sequence[str]) -> Iterator[Told | None]:
     """Note what a command says; yields None if it asks for what an entry does not know of."""
-    flags = {word.partition("=")[0] for word in words if word.startswith("-")}
-    is_saved_plan = any(word.endswith(".json") for word in words)
-    if list(words[:1]) != ["run"] or is_saved_plan or not flags <= set(_FLAGS):
+    if not _is_known(words):
         yield None
         return
-    told = Told(tuple(words), Copy(sys.stdout), Copy(sys.stderr))
+    with _copied(words, sys.stdout, sys.stderr) as told:
+        yield told
+
+
+@contextmanager
+def _copied(words: Sequence[str], stdout: TextIO, stderr: TextIO) -> Iterator[Told]:
+    told = Told(tuple(words), Copy(stdout), Copy(stderr))
     with redirect_stdout(cast(TextIO, told.stdout)), redirect_stderr(cast(TextIO, told.stderr)):
         yield told
+
+
+def _is_known(words: Sequence[str]) -> bool:
+    flags = {word.partition("=")[0] for word in words if word.startswith("-")}
+    is_saved_plan = any(word.endswith(".json") for word in words)
+    return list(words[:1]) == ["run"] and not is_saved_plan and flags <= set(_FLAGS)
 
 
 def keep(told: Told, planned: Planned, plan: Plan, store: Store, run: Run) -> None:
@@ -82,6 +92,65 @@ def keep(told: Told, planned: Planned, plan: Plan, store: Store, run: Run) -> No
         entry = _entry(told, planned, plan, store, run)
         if entry is not None:
             _write(Path(again.entry_path(entry["asked"])), entry)
+
+
+def foretell(
+    words: Sequence[str],
+    planned: Planned,
+    plan: Plan,
+    store: Store,
+    run: Run,
+    say: Callable[[Run], int],
+) -> None:
+    """Write the entry for the run after one that left nothing to do: it need not be the second.
+
+    `say` carries out such a run. It gets a folder that nobody takes for one, which is gone after.
+    """
+    if not _is_known(words):
+        return
+    spare = type(run)(store.root / "tmp" / f"{run.id[:-4]}{os.urandom(2).hex()}")
+    with suppress(OSError, ValueError, KeyError):
+        spare.path.mkdir(parents=True)
+        try:
+            for name in ("plan.json", "run.json"):
+                (spare.path / name).hardlink_to(run.path / name)
+            with _copied(words, *map(_nowhere, (sys.stdout, sys.stderr))) as told:
+                code = say(spare)
+            entry = None if code else _entry(told, planned, plan, store, spare)
+            if entry is not None:
+                _write(Path(again.entry_path(entry["asked"])), _moved(entry, spare, run))
+        finally:
+            for path in spare.path.iterdir():
+                path.unlink()
+            spare.path.rmdir()
+
+
+def _nowhere(stream: TextIO) -> TextIO:
+    return cast(TextIO, _Nowhere(stream))
+
+
+class _Nowhere:
+    """A stream that drops what is written to it."""
+
+    def __init__(self, stream: TextIO) -> None:
+        self._stream = stream
+
+    def write(self, text: str) -> int:
+        return len(text)
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._stream, name)
+
+
+def _moved(entry: dict[str, Any], spare: Run, run: Run) -> dict[str, Any]:
+    """Return an entry with a run's folder where runs are. Raise ValueError if it cannot be."""
+    texts = {
+        name: entry[name].replace(str(spare.path), str(run.path.with_name(spare.id)))
+        for name in ("stdout", "stderr")
+    }
+    if any(f"tmp/{spare.id}" in text for text in texts.values()):
+        raise ValueError("a path is written in another way")
+    return {**entry, **texts, "runs": os.path.abspath(run.path.parent)}  # noqa: PTH100
 
 
 def _entry(

@@ -87,15 +87,24 @@ def run_planned(
 ) -> int:
     """Run a compiled plan; return the exit code."""
     session = _begin(args, machine, planned, worker)
-    is_cached = set(outlook.states(session.plan, session.store).values()) <= {outlook.CACHED}
+    is_cached = _is_cached(session)
     with kept.listening(sys.argv[1:] if is_cached else ()) as told:
-        code = _run(session, is_cached)
+        code = _run(session, is_cached=is_cached)
+    about = (planned, session.plan, session.store, session.run)
     if told is not None and not code:
-        kept.keep(told, planned, session.plan, session.store, session.run)
+        kept.keep(told, *about)
+    if not (is_cached or code) and _is_cached(session):
+        kept.foretell(
+            sys.argv[1:], *about, lambda run: _run(replace(session, run=run), is_cached=True)
+        )
     return code
 
 
-def _run(session: Session, is_cached: bool) -> int:
+def _is_cached(session: Session) -> bool:
+    return set(outlook.states(session.plan, session.store).values()) <= {outlook.CACHED}
+
+
+def _run(session: Session, *, is_cached: bool) -> int:
     """Execute what was begun, and tell of it; return the exit code."""
     args, planned = session.args, session.planned
     stream = sys.stderr if args.json else sys.stdout

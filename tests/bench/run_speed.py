@@ -59,17 +59,17 @@ class Row:
 def ours(work: Path) -> Tool:
     """Return ours."""
     folder = projects.floor(work / "projects" / "run-ours")
-    store = folder / "store"
-    environ = {**peers.environment(work), "XDG_CACHE_HOME": str(folder / "cache")}
-    run = [sys.executable, NINE, "run", "nine.yaml", "--store", "store", "--offline", "--json"]
+    cache = work / "projects" / "run-ours-cache"
+    environ = {**peers.environment(work), "XDG_CACHE_HOME": str(cache)}
+    run = [sys.executable, NINE, "run", "nine.yaml", "--offline", "--json"]
     path = folder / "nine.yaml"
 
     def change(value: int) -> None:
         path.write_text(re.sub(rf'({CHANGED}: .*"value": )\d+', rf"\g<1>{value}", path.read_text()))
 
     def forget() -> None:
-        shutil.rmtree(store, ignore_errors=True)
-        shutil.rmtree(folder / "cache", ignore_errors=True)
+        shutil.rmtree(folder / ".adapt", ignore_errors=True)
+        shutil.rmtree(cache, ignore_errors=True)
 
     def num_ran(found: Cost) -> int:
         return sum(node["state"] == "ran" for node in json.loads(found.stdout)["nodes"])

@@ -33,7 +33,7 @@ class Shell:
         }
 
     def run(self, *flags: str) -> subprocess.CompletedProcess[str]:
-        words = ["run", "two.yaml", "--store", "store", "--threads", "2", *flags]
+        words = ["run", "two.yaml", "--threads", "2", *flags]
         command = [sys.executable, "-X", "importtime", nine.__file__, *words]
         done = subprocess.run(
             command, cwd=self.folder, env=self.environ, capture_output=True, text=True
@@ -43,7 +43,7 @@ class Shell:
 
     @property
     def store(self) -> Store:
-        return Store(self.folder / "store")
+        return Store(self.folder / ".adapt")
 
     def artifact(self, name: str) -> Path:
         (node,) = (node for node in runs.newest(self.store).plan().nodes if node.id == name)
@@ -60,9 +60,8 @@ def said(done: subprocess.CompletedProcess[str]) -> str:
 
 @pytest.fixture(scope="module")
 def finished(tmp_path_factory: pytest.TempPathFactory) -> Shell:
-    """A recipe that was run whole, and then once more with nothing to do."""
+    """A recipe that was run whole."""
     shell = Shell(tmp_path_factory.mktemp("again"))
-    shell.run()
     assert not is_quick(shell.run())
     return shell
 
@@ -102,6 +101,31 @@ def test_it_leaves_a_run_like_any_other(shell: Shell):
     first, second = ({**run.facts(), **dict.fromkeys(told)} for run in (whole, quick))
     assert first == second
     assert {path.name for path in whole.path.iterdir()} == {p.name for p in quick.path.iterdir()}
+
+
+def test_the_first_run_after_a_whole_one_is_quick(shell: Shell):
+    shutil.rmtree(shell.folder / ".adapt")
+    whole = shell.run()
+    quick = shell.run()
+
+    assert (is_quick(whole), is_quick(quick)) == (False, True)
+    assert said(quick) == "every stage is cached (2 nodes): nothing to run\n"
+    assert len(runs.all_runs(shell.store)) == 2
+    assert not list((shell.folder / ".adapt" / "tmp").iterdir())
+
+
+def test_the_first_json_after_a_whole_run_names_its_own_run(shell: Shell):
+    shutil.rmtree(shell.folder / ".adapt")
+    shell.run("--json")
+    quick = shell.run("--json")
+
+    found = json.loads(quick.stdout)
+    assert is_quick(quick)
+    assert found["run"] == runs.newest(shell.store).id
+    assert {node["state"] for node in found["nodes"]} == {"cached"}
+    shutil.rmtree(shell.folder / "cache" / "adapt" / "again")
+    whole = json.loads(shell.run("--json").stdout)
+    assert {**found, "run": ""} == {**whole, "run": ""}
 
 
 def test_its_json_names_its_own_run(shell: Shell):
@@ -183,7 +207,7 @@ def test_an_entry_that_was_damaged_is_done_without(shell: Shell):
 
 
 def test_a_store_that_cannot_be_written_is_told_as_ever(shell: Shell):
-    store = shell.folder / "store" / "runs"
+    store = shell.folder / ".adapt" / "runs"
     moved = store.rename(store.with_name("elsewhere"))
     store.write_text("a file where the folder was")
     try:
