@@ -153,14 +153,15 @@ class Store:
         _write_synced(staging / MANIFEST, _sealed_text(manifest))
         for folder in (staging, *(path for path in staging.rglob("*") if path.is_dir())):
             _sync_folder(folder)
-        self._move_in(node.key, staging)
+        self.move_in(node.key, staging)
         _remove(self.root / "scratch" / node.key)
         artifact = self.get(node.key)
         assert artifact is not None
         return artifact
 
-    def _move_in(self, key: str, staging: Path) -> None:
-        path = self._path(key)
+    def move_in(self, key: str, staging: Path) -> None:
+        """Give a sealed folder its name; what was there stays if it is whole."""
+        path = self.folder(key)
         path.parent.mkdir(parents=True, exist_ok=True)
         try:
             staging.rename(path)
@@ -189,7 +190,8 @@ class Store:
         except (FileNotFoundError, ValueError, KeyError):
             return None
 
-    def _path(self, key: str) -> Path:
+    def folder(self, key: str) -> Path:
+        """Return where the artifact of a key is, or would be."""
         return self.root / "artifacts" / key[:2] / key
 
 
@@ -223,10 +225,12 @@ def write_whole(path: Path, text: str) -> None:
 def read_manifest(path: Path) -> Manifest | None:
     """Return a manifest, or None if it is not there or not, byte by byte, what was written."""
     try:
-        text, _, seal = path.read_text(encoding="utf-8").rpartition(_SEAL)
-        if seal != f'{keys.text_digest(text)}"\n}}\n':
+        whole = path.read_text(encoding="utf-8")
+        text, mark, seal = whole.rpartition(_SEAL)
+        if mark and seal != f'{keys.text_digest(text)}"\n}}\n':
             return None
-        data: dict[str, Any] = json.loads(f"{text}\n}}")
+        # Manifests of engines before 0.2 have no seal; half of one is an unknown key below.
+        data: dict[str, Any] = json.loads(f"{text}\n}}" if mark else whole)
         files = tuple(FileEntry(**entry) for entry in data.pop("files"))
         return Manifest(files=files, parents=tuple(data.pop("parents")), **data)
     except (OSError, ValueError, TypeError, KeyError):
