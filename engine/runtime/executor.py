@@ -152,6 +152,8 @@ class Executor:
             if chosen is None:
                 return
             node, _ = chosen
+            if self._is_done_elsewhere(node):
+                continue
             num_ready = sum(1 for _ in self._frontier.ready())
             demand = self.demands.get(node.id, scheduler.NOTHING)
             num_parts = scheduler.num_parts(node, num_ready, running, capacity, demand)
@@ -160,17 +162,21 @@ class Executor:
             while work.has_next(time.monotonic()) and self._start_next(work):
                 pass
 
+    def _is_done_elsewhere(self, node: Node) -> bool:
+        """Take the result of another run that was at work on the same node."""
+        artifact = self.store.get(node.key)
+        if artifact is None:
+            return False
+        self._done(node, artifact)
+        self.emit(events.NodeCached(time=time.time(), node=node.id, reason=MEANWHILE))
+        return True
+
     def _link_one(self) -> bool:
-        """Take the first ready node that another run finished, or did before on equal inputs."""
+        """Link the first ready node whose work was done before on equal inputs."""
         for node in list(self._frontier.ready()):
             if node.id in self._tried_links:
                 continue
             self._tried_links.add(node.id)
-            artifact = self.store.get(node.key)
-            if artifact is not None:
-                self._done(node, artifact)
-                self.emit(events.NodeCached(time=time.time(), node=node.id, reason=MEANWHILE))
-                return True
             artifact = self.store.link(node, self._parents(node), self.reads(node))
             if artifact is not None:
                 self._done(node, artifact)
@@ -189,7 +195,7 @@ class Executor:
         )
         if chosen is None:
             return False
-        placement, part = chosen[1], work.next()
+        placement, part = chosen[1], work.next
         job = Job(
             node=node,
             store=self.store.root.resolve(),
@@ -209,6 +215,8 @@ class Executor:
             part=part,
         )
         worker = self.launcher.start(job, placement, self.run.log_path(node.id))
+        if worker is None:
+            return False
         if work.add(part, worker, placement):
             self.emit(events.NodeStarted(time=time.time(), node=node.id, pid=worker.pid))
         return True
@@ -342,7 +350,7 @@ class Executor:
                 node=node_id,
                 attempt=self._num_repairs[node_id],
                 wait_s=0.0,
-                reason=f"damaged, made anew: {', '.join(producers)}",
+                reason=f"{last['message']}; made anew: {', '.join(producers)}",
             )
         )
 

@@ -27,6 +27,7 @@ class Capacity:
     num_gpus: int = 0
     memory_gb: float | None = None  # None: not known, so not counted
     gpu_memory_gb: Sequence[float] = ()  # by GPU; empty: not known
+    busy_gpus: frozenset[int] = frozenset()  # held by other runs
 
 
 @dataclass(frozen=True, slots=True)
@@ -139,7 +140,7 @@ def next_to_start(
     if free_threads < 1:
         return None
     taken = {gpu for place in running for gpu in place.gpus}
-    free_gpus = set(range(capacity.num_gpus)) - taken
+    free_gpus = set(range(capacity.num_gpus)) - taken - capacity.busy_gpus
     for node in ready:
         demand = (demands or {}).get(node.id, NOTHING)
         usable, num_needed = _usable_gpus(node, demand, capacity)
@@ -172,7 +173,8 @@ def num_parts(
     if not node.needs.sharded:
         return 1
     if node.needs.accelerator and capacity.num_gpus > 0:
-        free = capacity.num_gpus - sum(len(place.gpus) for place in running)
+        taken = {gpu for place in running for gpu in place.gpus} | capacity.busy_gpus
+        free = capacity.num_gpus - len(taken)
     else:
         free = capacity.threads - sum(place.threads for place in running)
         if capacity.memory_gb is not None and demand.memory_gb > 0:

@@ -14,7 +14,7 @@ import signal
 import threading
 import time
 import traceback
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
@@ -243,12 +243,18 @@ def _keep_touching(lock: KeyLock) -> threading.Event:
     return released
 
 
+class InputError(StageError):
+    """Artifacts that a job reads are damaged or gone; they must be made anew."""
+
+    def __init__(self, message: str, keys: Sequence[str]) -> None:
+        super().__init__(message, hint="run the same command again")
+        self.keys = tuple(keys)
+
+
 def _input(store: Store, key: str, label: str) -> Artifact:
     artifact = store.get(key)
     if artifact is None:
-        raise StageError(
-            f"its input `{label}` has gone from the store", hint="run the same command again"
-        )
+        raise InputError(f"its input `{label}` has gone from the store", (key,))
     return artifact
 
 
@@ -258,6 +264,8 @@ def _narrowed(labels: Mapping[str, Artifact], reads: tuple[str, ...] | None) -> 
 
 def _failure(error: Exception) -> dict[str, Any]:
     hint = getattr(error, "hint", None)
+    if isinstance(error, InputError):
+        return {"type": "damaged", "message": str(error), "keys": list(error.keys)}
     if _is_full_disk(error):
         hint = "make room on the disk or choose another `--store`; finished work is kept"
     found = retries.kind_of(error)

@@ -118,6 +118,16 @@ def _environment(inputs: Inputs, params: CountParams, outputs: Outputs, tools: T
     outputs.write_json("facts.json", facts)
 
 
+def _on_gpu(inputs: Inputs, params: SlowParams, outputs: Outputs, tools: Tools) -> None:
+    """Note when this process has the GPU."""
+    began = time.monotonic()
+    time.sleep(params.batch_s)
+    line = f"{os.environ['CUDA_VISIBLE_DEVICES']} {began} {time.monotonic()}\n"
+    with Path(params.marks).open("a") as marks:
+        marks.write(line)
+    outputs.write_json("done.json", True)
+
+
 def _stoppable(inputs: Inputs, params: SlowParams, outputs: Outputs, tools: Tools) -> None:
     """Count to the end, from where a stop left off: as training does between its steps."""
     saved = tools.scratch / "saved"
@@ -140,6 +150,7 @@ STAGES = {
         Stage("double", 1, ROWS, CountParams, Needs(), _double),
         Stage("slow", 1, MANY, SlowParams, Needs(), _slow),
         Stage("sharded", 1, MANY, SlowParams, Needs(sharded=True), _slow),
+        Stage("on_gpu", 1, MANY, SlowParams, Needs(accelerator=True), _on_gpu),
         Stage("stoppable", 1, MANY, SlowParams, Needs(), _stoppable),
         Stage("fail", 1, MANY, FailParams, Needs(), _fail),
         Stage("report", 1, MANY, FailParams, Needs(), _fail),
