@@ -108,25 +108,29 @@ def environment(folder: Path, mark: str, more: Mapping[str, str] | None = None) 
     }
 
 
-def copy_in_some_state(reference: Reference, folder: Path, rng: Random) -> list[str]:
-    """Copy a finished store and take nodes out of it; return what is left to do.
-
-    Mostly the end of the plan is missing, as after a stop; sometimes any nodes.
-    """
+def copy_in_some_state(
+    reference: Reference, folder: Path, rng: Random, max_to_do: int | None = None
+) -> list[str]:
+    """Copy a finished store and take nodes out of it; return what is left to do."""
     shutil.copytree(reference.folder / "store", folder / "store", dirs_exist_ok=True)
     shutil.copytree(reference.folder / "cache", folder / "cache")
-    names = [node.id for node in reference.plan.nodes]
-    if rng.random() < 0.8:
-        missing = names[rng.randrange(len(names)) :]
-        missing = [name for name in missing if name not in _spared(reference.plan, missing, rng)]
-    else:
-        missing = rng.sample(names, rng.randint(1, len(names) // 2))
+    missing = _some_nodes(reference.plan, rng, max_to_do)
     for name in missing:
         key = reference.plan.node(name).key
         shutil.rmtree(folder / "store" / "artifacts" / key[:2] / key)
     if rng.random() < 0.3:  # the very first run of a store
         shutil.rmtree(folder / "store" / "runs")
     return missing
+
+
+def _some_nodes(plan: Plan, rng: Random, limit: int | None) -> list[str]:
+    """Choose nodes: mostly the end of the plan, as after a stop, else any, as after clearing."""
+    names = [node.id for node in plan.nodes]
+    limit = limit or len(names)
+    if rng.random() < 0.8:
+        missing = names[-rng.randint(1, limit) :]
+        return [name for name in missing if name not in _spared(plan, missing, rng)]
+    return rng.sample(names, rng.randint(1, min(limit, len(names) // 2)))
 
 
 def _spared(plan: Plan, missing: list[str], rng: Random) -> set[str]:

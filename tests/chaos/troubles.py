@@ -72,16 +72,20 @@ def full_disk(round_: Round) -> None:
     """Let the disk be full at some moment of the run: of bytes, or of files."""
     small, rng = round_.disk, round_.rng
     assert small is not None
-    if rng.random() < 0.8:
-        spare = rng.choice([rng.randrange(65536), int(rng.random() * round_.missing_bytes())])
-        small.resize(small.used_bytes() + spare)
-        what = f"{spare} bytes"
+    if rng.random() < 0.75:
+        # Some 100 kB are for plan, events and logs; the rest is of the artifacts.
+        room = rng.choice([rng.randrange(1 << 17), int(rng.random() * round_.missing_bytes())])
+        small.resize(small.used_bytes() + room)
+        what = f"{room} bytes"
     else:
-        spare = rng.randrange(40)
-        small.limit_files(spare)
-        what = f"{spare} files"
+        room = rng.randrange(60)
+        small.limit_files(room)
+        what = f"{room} files"
     code = round_.end(round_.start())
     round_.done.append(f"room for {what}: exit {code}")
+    for text in ("No space left on device", "--store"):
+        if code and text not in round_.told():
+            round_.problem(f"run {round_.num_runs} on a full disk does not say `{text}`")
     small.limit_files(disk.MANY_FILES)
     small.resize(small.used_bytes() + (1 << 30))
 
