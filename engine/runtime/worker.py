@@ -13,7 +13,6 @@ import select
 import signal
 import threading
 import time
-import traceback
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import asdict, dataclass, replace
@@ -95,6 +94,8 @@ def work(job: Job, world: World, send: Send) -> int:
     except Exception as error:  # top of the process: the parent must learn of everything
         # Where these rose is no help to people. A full disk may be the one with the log.
         if not (isinstance(error, AdaptError) or _is_full_disk(error)):
+            import traceback
+
             with suppress(OSError):
                 traceback.print_exc()
         send(_failure(error))

@@ -12,7 +12,8 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 from engine.plan import graph
 from engine.plan.stage import Node, Plan
 from engine.runtime import runs
-from engine.runtime.events import Event, EventLog
+from engine.runtime.eventlog import EventLog
+from engine.runtime.events import Event
 from engine.runtime.executor import Executor, Outcome
 from engine.runtime.local import LocalLauncher
 from engine.runtime.machine import Settings
