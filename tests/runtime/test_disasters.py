@@ -213,7 +213,6 @@ def test_a_journal_that_is_deleted_under_a_run_costs_its_batches_and_nothing_els
     assert as_if_nothing_had_been(plan, tmp_path)
 
 
-@pytest.mark.xfail(reason="a shard of a journal carries no digest yet", strict=True)
 def test_a_damaged_shard_of_a_journal_is_worked_on_again(tmp_path: Path):
     plan = slow(tmp_path, 8)
     engine = start(plan, tmp_path)
