@@ -122,7 +122,11 @@ def play(lab: Lab, number: int) -> Result:
     with ExitStack() as stack:
         disk = stack.enter_context(Disk(folder, _DISK_BYTES)) if kind == "full-disk" else None
         round_ = Round(lab.reference, folder, str(folder), rng, lab.can_verify, disk)
-        reruns = _disturb(round_, kind, lab.max_to_do)
+        try:
+            reruns = _disturb(round_, kind, lab.max_to_do)
+        except Exception as error:  # one round must not cost the others
+            reruns = []
+            round_.problem(f"the round itself failed: {type(error).__name__}: {error}")
         if round_.problems:
             _keep(round_, _kept(lab, number))
     shutil.rmtree(folder, ignore_errors=True)

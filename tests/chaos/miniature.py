@@ -18,7 +18,7 @@ from typing import Any
 from engine.artifacts import Artifact
 from engine.plan import graph
 from engine.plan.stage import Plan
-from engine.runtime import events, runs
+from engine.runtime import runs
 from engine.runtime.store import MANIFEST, Store
 from tests.chaos.processes import MARK
 
@@ -48,10 +48,7 @@ class Reference:
         """How long each node took."""
         run = runs.newest(self.store)
         assert run is not None
-        found, _ = events.read(run.events_path)
-        return {
-            event.node: event.wall_s for event in found if isinstance(event, events.NodeFinished)
-        }
+        return {name: node.wall_s for name, node in run.status().nodes.items()}
 
     def artifact(self, node_id: str) -> Artifact:
         """Return the undisturbed artifact of a node."""
