@@ -67,7 +67,7 @@ class Reference:
 
 def make(recipe: Path, folder: Path) -> Reference:
     """Run a recipe undisturbed."""
-    folder.mkdir(parents=True)
+    (folder / "cache").mkdir(parents=True)  # nothing is kept of files that are seconds old
     start = time.monotonic()
     done = subprocess.run(
         command(recipe, folder),
