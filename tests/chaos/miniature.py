@@ -136,14 +136,19 @@ def _spared(plan: Plan, missing: list[str], rng: Random) -> set[str]:
     return {name for name in free[1:] if rng.random() < 0.5}
 
 
-def published_at(store: Store, plan: Plan) -> dict[str, int]:
-    """Return when each whole artifact was published: equal as long as nothing was done twice."""
+def published(store: Store, plan: Plan) -> dict[str, object]:
+    """Return an identity of each whole artifact: equal as long as nothing was done twice."""
     found = {node.id: store.get(node.key) for node in plan.nodes}
     return {
-        name: artifact.file(MANIFEST).stat().st_mtime_ns
+        name: _identity(artifact.file(MANIFEST))
         for name, artifact in found.items()
         if artifact is not None
     }
+
+
+def _identity(path: Path) -> object:
+    found = path.stat()
+    return found.st_ino, found.st_mtime_ns
 
 
 def _difference(wanted: Artifact, found: Artifact | None) -> str | None:

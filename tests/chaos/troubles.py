@@ -128,9 +128,9 @@ def _damage_one(round_: Round) -> None:
     places = [place for place in damage.PLACES if damage.files(round_.folder, place)]
     place = rng.choice(places)
     path = rng.choice(damage.files(round_.folder, place))
-    is_silent = place in ("artifact", "manifest") and not round_.can_verify
-    how = "cut" if is_silent else rng.choice(list(damage.HOW))
-    text = damage.do(path, how, rng)
+    is_findable = round_.can_verify or place != "artifact"  # only hashing all finds it there
+    is_silent = is_findable and rng.random() < 0.5
+    text = damage.do(path, rng.choice(list(damage.HOW)), rng, is_silent=is_silent)
     name = path.relative_to(round_.folder)
     shown = re.sub(r"([0-9a-f]{8})[0-9a-f]{56}", r"\1", str(name))
     if name.parts[:2] == ("store", "artifacts"):
