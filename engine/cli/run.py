@@ -15,13 +15,14 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from engine import __version__
-from engine.cli import planning, settings, tables
+from engine.cli import kept, planning, settings, tables
 from engine.cli.planning import Planned
 from engine.diagnostics import Diagnostic, ExitCode, RequestError
 from engine.plan import graph
 from engine.plan.stage import Node, Plan
 from engine.runtime import outlook, runs
-from engine.runtime.events import Event, EventLog
+from engine.runtime.eventlog import EventLog
+from engine.runtime.events import Event
 from engine.runtime.machine import Settings
 from engine.runtime.runs import Run
 from engine.runtime.store import Store
@@ -87,8 +88,27 @@ def run_planned(
 ) -> int:
     """Run a compiled plan; return the exit code."""
     session = _begin(args, machine, planned, worker)
+    is_cached = _is_cached(session)
+    with kept.listening(sys.argv[1:] if is_cached else ()) as told:
+        code = _run(session, is_cached=is_cached)
+    about = (planned, session.plan, session.store, session.run)
+    if told is not None and not code:
+        kept.keep(told, *about)
+    if not (is_cached or code) and _is_cached(session):
+        kept.foretell(
+            sys.argv[1:], *about, lambda run: _run(replace(session, run=run), is_cached=True)
+        )
+    return code
+
+
+def _is_cached(session: Session) -> bool:
+    return set(outlook.states(session.plan, session.store).values()) <= {outlook.CACHED}
+
+
+def _run(session: Session, *, is_cached: bool) -> int:
+    """Execute what was begun, and tell of it; return the exit code."""
+    args, planned = session.args, session.planned
     stream = sys.stderr if args.json else sys.stdout
-    is_cached = set(outlook.states(session.plan, session.store).values()) <= {outlook.CACHED}
     demands: dict[str, Demand] = {}
     if is_cached:
         num = len(session.plan.nodes)

@@ -15,12 +15,12 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from engine.cli.again import STORE
 from engine.diagnostics import Diagnostic, RequestError, nearest
 
 if TYPE_CHECKING:
     from engine.runtime.machine import Settings
 
-DEFAULT_STORE = ".adapt"
 NUM_RETRIES = 3
 _NAMES = ("store", "executor", "threads", "retries", "device", "offline", "python")
 _CHOICES = {"executor": ("local",), "device": ("auto", "cpu", "cuda")}
@@ -58,7 +58,7 @@ def store_path(args: argparse.Namespace, environ: Mapping[str, str]) -> Path:
     """Return the folder of the store, for verbs that need nothing else."""
     if args.store or environ.get("ADAPT_STORE"):
         return Path(args.store or environ["ADAPT_STORE"])
-    return Path(str(_user_file(environ).get("store", DEFAULT_STORE))).expanduser()
+    return Path(str(_user_file(environ).get("store", STORE))).expanduser()
 
 
 def interpreter(backend: str, args: argparse.Namespace, environ: Mapping[str, str]) -> str | None:
@@ -165,9 +165,14 @@ def _wrong(name: str, what: str, hint: str | None) -> Diagnostic:
     return Diagnostic("wrong-setting", f"machine setting `{name}`: {what}", hint=hint)
 
 
-def _user_file(environ: Mapping[str, str]) -> dict[str, Any]:
+def user_file_path(environ: Mapping[str, str]) -> Path:
+    """Return where the user's machine settings are, if there are any."""
     home = environ.get("XDG_CONFIG_HOME") or str(Path(environ.get("HOME", "~")) / ".config")
-    path = Path(home).expanduser() / "adapt" / "config.yaml"
+    return Path(home).expanduser() / "adapt" / "config.yaml"
+
+
+def _user_file(environ: Mapping[str, str]) -> dict[str, Any]:
+    path = user_file_path(environ)
     if not path.is_file():
         return {}
     import yaml
