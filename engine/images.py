@@ -150,7 +150,9 @@ def decode(encoded: bytes) -> Image:
         try:
             opened = Image.open(io.BytesIO(encoded))
             opened.load()
-            return _as_rgb(ImageOps.exif_transpose(opened))
+            # In place, and below only where need be: each copy costs a fifth of the decoding.
+            ImageOps.exif_transpose(opened, in_place=True)
+            return _as_rgb(opened)
         except UnidentifiedImageError as error:  # its own message holds a memory address
             raise ImageError("not a picture of a known format") from error
         except (*_BROKEN, *bombs) as error:
@@ -173,7 +175,7 @@ def _as_rgb(opened: Image) -> Image:
         return Image.alpha_composite(white, picture).convert("RGB")
     if opened.mode.startswith(("I", "F")):
         return _from_deep(opened).convert("RGB")
-    return opened.convert("RGB")
+    return opened if opened.mode == "RGB" else opened.convert("RGB")
 
 
 def _from_deep(opened: Image) -> Image:
