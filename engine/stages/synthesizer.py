@@ -38,6 +38,7 @@ def run(inputs: Inputs, params: Params, outputs: Outputs, tools: Tools) -> None:
 
     bank = ImageBank([inputs["seed_tasks"].path])
     job = Job(
+        name=params.model,
         model=tools.locate_model(params.model),
         revision=params.revision,
         trust_remote_code=params.trust_remote_code,

@@ -32,6 +32,7 @@ def run(inputs: Inputs, params: Params, outputs: Outputs, tools: Tools) -> None:
     earlier = inputs.get("model")
     bank = ImageBank(artifact.path for artifact in inputs.many("images").values())
     job = Job(
+        name=params.model,
         model=str(earlier.file(MODEL_FOLDER)) if earlier else tools.locate_model(params.model),
         revision=None if earlier else params.revision,
         trust_remote_code=params.trust_remote_code,

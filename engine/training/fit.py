@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 from engine.artifacts import Outputs
@@ -25,6 +27,7 @@ ADAPTER_FOLDER = "adapter"
 class Job:
     """What to train, and how."""
 
+    name: str  # the model as the recipe writes it
     model: str  # folder or hub id
     revision: str | None
     trust_remote_code: bool
@@ -96,8 +99,19 @@ def _save(model: Any, kit: ModelKit, job: Job, outputs: Outputs) -> None:
     import torch
 
     if job.lora is not None:
-        model.save_pretrained(outputs.file(ADAPTER_FOLDER))
+        _save_adapter(model, job, outputs.file(ADAPTER_FOLDER))
         model = model.merge_and_unload()
     stored = getattr(kit.config, "dtype", None)
     dtype = stored if isinstance(stored, torch.dtype) else torch.float32
     save_model(model, kit, outputs.file(MODEL_FOLDER), dtype)
+
+
+def _save_adapter(model: Any, job: Job, folder: Path) -> None:
+    """Save an adapter so that equal trainings leave equal files, whatever the machine."""
+    model.save_pretrained(folder)
+    (folder / "README.md").unlink(missing_ok=True)  # an empty form that holds a path of the machine
+    path = folder / "adapter_config.json"
+    config = json.loads(path.read_text(encoding="utf-8"))
+    config["base_model_name_or_path"] = job.name
+    config["target_modules"] = sorted(config["target_modules"])  # in the order of a set
+    path.write_text(json.dumps(config, indent=2, sort_keys=True), encoding="utf-8")
