@@ -8,26 +8,31 @@ import os
 import shlex
 import signal
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from engine import __version__
-from engine.cli import planning, settings, tables
+from engine.cli import kept, planning, settings, tables
 from engine.cli.planning import Planned
 from engine.diagnostics import Diagnostic, ExitCode, RequestError
 from engine.plan import graph
-from engine.plan.stage import Plan
+from engine.plan.stage import Node, Plan
 from engine.runtime import outlook, runs
-from engine.runtime.events import Event, EventLog
+from engine.runtime.eventlog import EventLog
+from engine.runtime.events import Event
 from engine.runtime.machine import Settings
 from engine.runtime.runs import Run
 from engine.runtime.store import Store
 
 if TYPE_CHECKING:
+    from engine.cli.outlays import Outlay
+    from engine.plan.estimate import Figure
     from engine.runtime.executor import Failure, Outcome
+    from engine.runtime.outlook import View
+    from engine.runtime.scheduler import Demand
 
 REPORT = "report"  # the stage whose failure does not spoil a finished run
 
@@ -83,15 +88,36 @@ def run_planned(
 ) -> int:
     """Run a compiled plan; return the exit code."""
     session = _begin(args, machine, planned, worker)
+    is_cached = _is_cached(session)
+    with kept.listening(sys.argv[1:] if is_cached else ()) as told:
+        code = _run(session, is_cached=is_cached)
+    about = (planned, session.plan, session.store, session.run)
+    if told is not None and not code:
+        kept.keep(told, *about)
+    if not (is_cached or code) and _is_cached(session):
+        kept.foretell(
+            sys.argv[1:], *about, lambda run: _run(replace(session, run=run), is_cached=True)
+        )
+    return code
+
+
+def _is_cached(session: Session) -> bool:
+    return set(outlook.states(session.plan, session.store).values()) <= {outlook.CACHED}
+
+
+def _run(session: Session, *, is_cached: bool) -> int:
+    """Execute what was begun, and tell of it; return the exit code."""
+    args, planned = session.args, session.planned
     stream = sys.stderr if args.json else sys.stdout
-    is_cached = set(outlook.states(session.plan, session.store).values()) <= {outlook.CACHED}
+    demands: dict[str, Demand] = {}
     if is_cached:
         num = len(session.plan.nodes)
         print(f"every stage is cached ({num} nodes): nothing to run", file=stream, flush=True)
     else:
-        found = outlook.outlook(session.plan, session.store)
-        print(tables.plan_text(session.plan.recipe, found), file=stream, flush=True)
-    outcome = _execute(session, is_cached)
+        view = outlook.look(session.plan, session.store)
+        print(tables.plan_text(session.plan.recipe, view.nodes), file=stream, flush=True)
+        demands = _demands(session, view)
+    outcome = _execute(session, is_cached, demands)
     _put_report(session)
     code = _exit_code(outcome)
     moved = _moved_downloads(planned) if args.frozen and not code else []
@@ -135,7 +161,40 @@ def _begin(
     return Session(args, machine, store, planned, plan, created, worker)
 
 
-def _execute(session: Session, is_cached: bool) -> Outcome:
+def _demands(session: Session, view: View) -> dict[str, Demand]:
+    """Return what each node will probably take at its peak, where that is known."""
+    from engine.cli import outlays
+    from engine.runtime.scheduler import Demand
+
+    planned = replace(session.planned, plan=session.plan)
+    whole = outlays.outlay(planned, view, session.store)
+    _warn_of_disk(whole)
+    found = whole.forecasts
+    return {
+        item.node.id: Demand(
+            memory_gb=item.estimate.peak_memory_gb if item.estimate else 0.0,
+            gpu_memory_gb=_value(found[item.node.id].gpu_memory_gb),
+            disk_gb=_value(found[item.node.id].disk_gb),
+        )
+        for item in view.nodes
+    }
+
+
+def _warn_of_disk(found: Outlay) -> None:
+    needed_gb = found.sums.get("disk_gb", 0.0)
+    if found.free_gb is not None and needed_gb > found.free_gb:
+        print(
+            f"warning[disk-may-fill]: the stages to run will write about {needed_gb:.1f} GB, "
+            f"{found.free_gb:.1f} GB are free at the store",
+            file=sys.stderr,
+        )
+
+
+def _value(figure: Figure | None) -> float:
+    return figure.value if figure is not None else 0.0
+
+
+def _execute(session: Session, is_cached: bool, demands: Mapping[str, Demand]) -> Outcome:
     from engine.runtime.executor import Executor
     from engine.runtime.local import LocalLauncher
 
@@ -161,12 +220,22 @@ def _execute(session: Session, is_cached: bool) -> Outcome:
             folder=session.planned.folder,
             launcher=launcher,
             emit=emit,
+            demands=demands,
+            reads=_reads,
         ).execute()
     finally:
         launcher.close()
         if shown is not None:
             shown.close()
         log.close()
+
+
+def _reads(node: Node) -> Mapping[str, tuple[str, ...]]:
+    from engine import catalog
+
+    with suppress(KeyError):  # a plan of other stages, run by another worker
+        return catalog.stage(node.stage).reads(node.params)
+    return {}
 
 
 def _moved_downloads(planned: Planned) -> list[Diagnostic]:

@@ -12,9 +12,10 @@ from typing import Any
 
 from engine.cli import settings, tables
 from engine.diagnostics import Diagnostic, RequestError, nearest
-from engine.runtime import events, runs
-from engine.runtime.events import RunStatus
+from engine.runtime import runs
+from engine.runtime.eventlog import LogReader
 from engine.runtime.runs import Run
+from engine.runtime.status import Fold, RunStatus
 from engine.runtime.store import Store
 
 POLL_S = 0.5
@@ -84,13 +85,13 @@ def _follow(run: Run, *, as_json: bool) -> None:
     from engine.cli import terminal
 
     lines = terminal.display(sys.stderr if as_json else sys.stdout)
-    offset, status = 0, RunStatus()
+    log, fold = LogReader(run.events_path), Fold()
     try:
         while True:
-            found, offset = events.read(run.events_path, offset)
-            for event in found:
+            for event in log.every():
+                fold.add(event)
                 lines.handle(event)
-            status = runs.alive_or_killed(events.fold(found, status))
+            status = runs.alive_or_killed(fold.status())
             if status.state != "running":
                 break
             time.sleep(POLL_S)

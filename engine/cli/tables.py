@@ -14,7 +14,7 @@ from engine.rendering.summary import FUNNEL
 from engine.runtime.outlook import CACHED, NodeOutlook
 
 if TYPE_CHECKING:
-    from engine.runtime.events import NodeStatus, RunStatus
+    from engine.runtime.status import NodeStatus, RunStatus
 
 STEERING = {"Cc", "Cs", "Zl", "Zp"}  # categories of controls, surrogates, line separators
 TURNING = {*range(0x202A, 0x202F), *range(0x2066, 0x206A)}  # they reorder the text around them

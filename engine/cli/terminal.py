@@ -8,8 +8,9 @@ from collections.abc import Callable
 from typing import IO, Any, Protocol
 
 from engine.cli import tables
-from engine.runtime import events
-from engine.runtime.events import Event, NodeEvent, NodeStatus
+from engine.runtime import events, status
+from engine.runtime.events import Event, NodeEvent
+from engine.runtime.status import NodeStatus
 
 LINE_EVERY_S = 15.0
 PACE_S = 30.0
@@ -47,7 +48,7 @@ class Lines:
         if isinstance(event, events.RunStarted | events.RunFinished | events.RunStopped):
             return
         before = self._nodes.get(event.node, NodeStatus())
-        node = self._nodes[event.node] = events.node_after(before, event)
+        node = self._nodes[event.node] = status.node_after(before, event)
         if isinstance(event, events.NodeProgress):
             text = self._paces.setdefault(event.node, Pace()).text(event)
             if not self._is_due(event):
@@ -84,7 +85,7 @@ def told(event: NodeEvent, node: NodeStatus) -> str:
         case events.NodeSkipped():
             return f"skipped: {event.reason}"
         case events.NodeRetried():
-            pause = f" in {event.wait_s:.0f} s" if event.wait_s else ""
+            pause = f" in {tables.duration(event.wait_s)}" if event.wait_s else ""
             return f"again{pause} (attempt {event.attempt + 1}): {event.reason}"
         case events.NodeCached() | events.NodeProgress() | events.NodeUsage():
             return ""
@@ -139,7 +140,7 @@ class Bars:
             self._width = max(map(len, event.nodes), default=0)
         if isinstance(event, events.RunStarted | events.RunFinished | events.RunStopped):
             return
-        node = events.node_after(self._nodes.get(event.node, NodeStatus()), event)
+        node = status.node_after(self._nodes.get(event.node, NodeStatus()), event)
         self._nodes[event.node] = node
         if isinstance(event, events.NodeCached | events.NodeUsage):
             return

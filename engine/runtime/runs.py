@@ -13,8 +13,9 @@ from typing import Any
 
 from engine.plan import graph
 from engine.plan.stage import Plan
-from engine.runtime import events, locks
-from engine.runtime.events import RunStatus
+from engine.runtime import locks, status
+from engine.runtime.eventlog import LogReader
+from engine.runtime.status import RunStatus
 from engine.runtime.store import Store, write_whole
 
 
@@ -54,16 +55,15 @@ class Run:
 
     def status(self) -> RunStatus:
         """Return where it stands; a run whose process died without a word is `killed`."""
-        found, _ = events.read(self.events_path)
-        return alive_or_killed(events.fold(found))
+        return alive_or_killed(status.fold(LogReader(self.events_path).latest()))
 
 
-def alive_or_killed(status: RunStatus) -> RunStatus:
+def alive_or_killed(found: RunStatus) -> RunStatus:
     """Return the status with `running` put right if the process of the run is gone."""
-    holder = dict(status.holder)
-    if status.state == "running" and locks.is_visible(holder) and not locks.is_alive(holder):
-        return replace(status, state="killed")
-    return status
+    holder = dict(found.holder)
+    if found.state == "running" and locks.is_visible(holder) and not locks.is_alive(holder):
+        return replace(found, state="killed")
+    return found
 
 
 def create(store: Store, plan: Plan, facts: Mapping[str, Any]) -> Run:
