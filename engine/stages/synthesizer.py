@@ -47,7 +47,7 @@ def run(inputs: Inputs, params: Params, outputs: Outputs, tools: Tools) -> None:
         lora=None,
         training=params.training,
     )
-    fit(list(chats(inputs, params, outputs, tools)), _with_blanks(bank), job, outputs, tools)
+    fit(chats(inputs, params, outputs, tools), _with_blanks(bank), job, outputs, tools)
 
 
 def chats(inputs: Inputs, params: Params, outputs: Outputs, tools: Tools) -> Iterator[Record]:

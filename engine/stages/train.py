@@ -41,7 +41,7 @@ def run(inputs: Inputs, params: Params, outputs: Outputs, tools: Tools) -> None:
         lora=params.lora if params.method == "lora" else None,
         training=params.training,
     )
-    rows = list(inputs["rows"].records(params.row_set)) if inputs.get("rows") else []
+    rows = inputs["rows"].records(params.row_set) if inputs.get("rows") else ()
     fit(rows, bank.encoded, job, outputs, tools)
 
 

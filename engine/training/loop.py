@@ -27,6 +27,7 @@ from engine.training import checkpoint, parts
 from engine.training.checkpoint import Progress, State
 from engine.training.collate import IGNORED, batches_from, collate
 from engine.training.masks import Example
+from engine.training.prepared import Examples
 from engine.training.team import ALONE, Team
 
 LARGE_MODEL_PARAMETERS = 100_000_000
@@ -40,7 +41,7 @@ class Trainer:
     model: Any
     family: ModelFamily
     inputs: InputMaker
-    examples: Sequence[Example]
+    examples: Examples
     spec: TrainSpec
     tools: Tools
     team: Team = ALONE
@@ -138,9 +139,8 @@ class Trainer:
         )
 
     def _batches(self, first_step: int) -> Iterator[tuple[int, list[int]]]:
-        lengths = [len(example) for example in self.examples]
         size, seed = self.spec.global_batch_size, self.tools.seed
-        return batches_from(lengths, size, seed, first_step, self.num_steps)
+        return batches_from(self.examples.lengths, size, seed, first_step, self.num_steps)
 
     def _set_rates(self, optimizer: Any, step: int) -> None:
         factor = self.rate_factor(step)
@@ -246,9 +246,7 @@ class Trainer:
         digest = hashlib.sha256()
         digest.update(json.dumps(unbind(self.spec, with_neutral=False), sort_keys=True).encode())
         digest.update(f"{self.tools.seed}".encode())
-        for example in self.examples:
-            digest.update(example.ids.tobytes())
-            digest.update("".join(example.digests).encode())
+        digest.update(self.examples.digest.encode())
         for name, parameter in learning:
             digest.update(f"{name}{tuple(parameter.shape)}".encode())
         return digest.hexdigest()
