@@ -8,11 +8,12 @@ import os
 import shlex
 import signal
 import sys
+import time
 from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TextIO
 
 from engine import __version__
 from engine.cli import planning, settings, tables
@@ -22,12 +23,12 @@ from engine.plan import graph
 from engine.plan.stage import Plan
 from engine.runtime import outlook, runs
 from engine.runtime.eventlog import EventLog
-from engine.runtime.events import Event
 from engine.runtime.machine import Settings
 from engine.runtime.runs import Run
 from engine.runtime.store import Store
 
 if TYPE_CHECKING:
+    from engine.cli.outlets import Outlets
     from engine.runtime.executor import Failure, Outcome
 
 REPORT = "report"  # the stage whose failure does not spoil a finished run
@@ -54,7 +55,14 @@ def add_parser(subparsers: Any) -> None:
     planning.add_recipe(parser)
     planning.add_frozen(parser)
     parser.add_argument("--only", metavar="NODE", help="run one node and what it needs")
-    parser.add_argument("--json", action="store_true", help="print JSON, progress on stderr")
+    shown = parser.add_argument_group("what is shown")
+    shown.add_argument("--quiet", action="store_true", help="show failures and the end alone")
+    shown.add_argument(
+        "--json",
+        action="store_true",
+        help="print events as JSON lines, the last one the result (`adapt schema event`); what "
+        "people look at goes to stderr; with --quiet the result alone",
+    )
     settings.add_flags(parser)
 
 
@@ -84,14 +92,8 @@ def run_planned(
 ) -> int:
     """Run a compiled plan; return the exit code."""
     session = _begin(args, machine, planned, worker)
-    stream = sys.stderr if args.json else sys.stdout
     is_cached = set(outlook.states(session.plan, session.store).values()) <= {outlook.CACHED}
-    if is_cached:
-        num = len(session.plan.nodes)
-        print(f"every stage is cached ({num} nodes): nothing to run", file=stream, flush=True)
-    else:
-        found = outlook.outlook(session.plan, session.store)
-        print(tables.plan_text(session.plan.recipe, found), file=stream, flush=True)
+    _print_begin(session, is_cached)
     outcome = _execute(session, is_cached)
     _put_report(session)
     code = _exit_code(outcome)
@@ -99,7 +101,7 @@ def run_planned(
     if moved:
         code = int(ExitCode.GATE_SAID_NO)
     if args.json:
-        print(json.dumps(_json(session, outcome, code), indent=1))
+        print(json.dumps(_json(session, outcome, code)))
     else:
         _print_end(session, outcome, is_cached)
     if moved:
@@ -108,6 +110,25 @@ def run_planned(
 
         print(render(moved, errors.read_text), file=sys.stderr)
     return code
+
+
+def _print_begin(session: Session, is_cached: bool) -> None:
+    """Print the plan, or that there is nothing to run."""
+    if session.args.quiet:
+        return
+    if is_cached:
+        text = f"every stage is cached ({len(session.plan.nodes)} nodes): nothing to run"
+    else:
+        found = outlook.outlook(session.plan, session.store)
+        text = tables.plan_text(session.plan.recipe, found)
+    from engine.cli import outlets
+
+    outlets.say(text, _stream(session.args))
+
+
+def _stream(args: argparse.Namespace) -> TextIO:
+    """Return where people look: with `--json`, stdout belongs to a machine."""
+    return sys.stderr if args.json else sys.stdout
 
 
 def _begin(
@@ -140,18 +161,7 @@ def _execute(session: Session, is_cached: bool) -> Outcome:
     from engine.runtime.executor import Executor
     from engine.runtime.local import LocalLauncher
 
-    log = EventLog(session.run.events_path)
-    shown = None
-    if not is_cached:
-        from engine.cli import terminal
-
-        shown = terminal.display(sys.stderr if session.args.json else sys.stdout)
-
-    def emit(event: Event) -> None:
-        log.append(event)
-        if shown is not None:
-            shown.handle(event)
-
+    outlets = _outlets(session, is_cached)
     launcher = LocalLauncher(session.settings, session.worker, session.run.path)
     try:
         return Executor(
@@ -161,13 +171,27 @@ def _execute(session: Session, is_cached: bool) -> Outcome:
             settings=session.settings,
             folder=session.planned.folder,
             launcher=launcher,
-            emit=emit,
+            emit=outlets.emit,
         ).execute()
     finally:
         launcher.close()
-        if shown is not None:
-            shown.close()
-        log.close()
+        outlets.close()
+
+
+def _outlets(session: Session, is_cached: bool) -> Outlets:
+    """Return where the events go; a run with nothing to do has nothing to show."""
+    from engine.cli.outlets import Outlets
+
+    args, stream = session.args, _stream(session.args)
+    outlets = Outlets(EventLog(session.run.events_path), stream)
+    if args.json and not args.quiet:
+        outlets.lines = sys.stdout
+    if not is_cached:
+        from engine.cli import overview, terminal
+
+        shown = overview.of_plan(session.plan, session.store)
+        outlets.display = terminal.display(stream, shown, is_quiet=args.quiet)
+    return outlets
 
 
 def _moved_downloads(planned: Planned) -> list[Diagnostic]:
@@ -265,15 +289,22 @@ def _command(session: Session, more: Sequence[str] = ()) -> str:
 
 
 def _json(session: Session, outcome: Outcome, code: int) -> dict[str, Any]:
+    from engine.cli import overview
+
     status = session.run.status()
     artifact = _report_artifact(session)
     has_report = session.run.report_path.exists()
     return {
+        "type": "result",
+        "time": time.time(),
         "run": session.run.id,
         "recipe": session.plan.recipe,
         "state": status.state,
         "exit_code": code,
         "nodes": [{"id": name, **asdict(node)} for name, node in status.nodes.items()],
+        "arms": [
+            arm.to_json() for arm in overview.of_run(session.run, session.store).arms.values()
+        ],
         "failures": [_failure_json(session, failure) for failure in outcome.failures],
         "report": str(session.run.report_path) if has_report else None,
         "summary": artifact.json("summary.json") if artifact is not None else None,

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import unicodedata
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from engine.plan.estimate import Forecast
@@ -14,8 +14,10 @@ from engine.rendering.summary import FUNNEL
 from engine.runtime.outlook import CACHED, NodeOutlook
 
 if TYPE_CHECKING:
+    from engine.cli.overview import Group, Overview
     from engine.runtime.status import NodeStatus, RunStatus
 
+MAX_NODES = 60  # of a run that are told one by one
 STEERING = {"Cc", "Cs", "Zl", "Zp"}  # categories of controls, surrogates, line separators
 TURNING = {*range(0x202A, 0x202F), *range(0x2066, 0x206A)}  # they reorder the text around them
 
@@ -80,20 +82,50 @@ def _expected(nodes: Sequence[NodeOutlook]) -> str:
     return f" (took {duration(sum(known))} one after the other last time)"
 
 
-def status_text(status: RunStatus, now: float) -> str:
-    """Return the state of a run, a line per node."""
-    rows = [(name, node.state, node_detail(node, now)) for name, node in status.nodes.items()]
-    head = f"run {status.run}: {status.state}"
-    return head + "\n" + table(rows) if rows else head
+def status_text(run: Overview, status: RunStatus, now: float) -> str:
+    """Return the state of a run: a line per node, or per stage where there are many; arms, funnel.
+
+    `status` is the overview's own, put right where the run's process has died.
+    """
+    head = f"run {status.run}: {status.state}{_time_left(run, status, now)}"
+    shown = status.nodes
+    parts = []
+    if len(shown) > MAX_NODES:
+        parts.append(_groups("stages", run.stages.values()))
+        shown = {n: node for n, node in shown.items() if n in run.lively or n in run.failed}
+    rows = [(name, node.state, node_detail(node, now)) for name, node in shown.items()]
+    parts += [table(rows)] if rows else []
+    parts += [_groups("arms", run.arms.values())] if len(run.arms) > 1 else []
+    funnel = _funnel([arm.to_json() for arm in run.arms.values()])
+    return f"{head}\n" + "\n\n".join([*parts, funnel] if funnel else parts)
+
+
+def _time_left(run: Overview, status: RunStatus, now: float) -> str:
+    left = run.time_left_s(now) if status.state == "running" else None
+    return f", about {duration(left)} left" if left else ""
+
+
+def _groups(title: str, groups: Iterable[Group]) -> str:
+    rows = [
+        (
+            group.name,
+            f"{group.num_good:,} of {group.num:,}",
+            ", ".join(f"{num:,} {state}" for state, num in group.states.items() if num),
+        )
+        for group in groups
+    ]
+    return table([(title, "done", ""), *rows])
 
 
 def node_detail(node: NodeStatus, now: float) -> str:
     """Return what is worth knowing about a node in its state."""
-    if node.state == "running" and node.message:
+    if node.state in ("running", "retrying") and node.message:
         return node.message
     if node.state == "running":
         since = f"for {duration(now - node.started_at)}" if node.started_at else ""
-        return f"{amount(node.done, node.total, node.unit)}  {since}".strip()
+        taken = f"  {node.memory_gb:.1f} GB" if node.memory_gb else ""
+        taken += f"  gpu {node.gpu_memory_gb:.1f} GB" if node.gpu_memory_gb else ""
+        return f"{amount(node.done, node.total, node.unit)}  {since}{taken}".strip()
     if node.state == "ran":
         return f"{duration(node.wall_s)}, {node.peak_memory_gb:.1f} GB"
     return node.message if node.state in ("failed", "skipped") else ""

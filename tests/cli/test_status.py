@@ -3,6 +3,7 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
+import jsonschema_rs
 import pytest
 
 from engine import cli
@@ -10,6 +11,7 @@ from engine.runtime import runs
 from engine.runtime.runs import Run
 from engine.runtime.store import Store
 from tests.cli.fake_adapt import run_fake
+from tests.runtime import test_events as known
 from tests.runtime.fake_stages import PlanBuilder
 
 
@@ -68,3 +70,40 @@ def test_following_a_run_that_ended_shows_it_and_returns(
     out = capsys.readouterr().out
     assert "fail: FAILED: there are no rows to read" in out
     assert out.endswith(f"run {run.id}: failed\n")
+
+
+def test_following_with_json_prints_the_lines_of_the_log_and_then_the_status(
+    run: Run, capsys: pytest.CaptureFixture[str]
+):
+    assert status(run, "--follow", "--json") == 0
+    *lines, last = capsys.readouterr().out.splitlines()
+
+    assert lines == run.events_path.read_text().splitlines()
+    assert json.loads(last)["state"] == "failed"
+    jsonschema_rs.validate(known.schema(), json.loads(last))
+
+
+def test_a_store_that_cannot_be_written_is_read(run: Run, capsys: pytest.CaptureFixture[str]):
+    folders = [path for path in (run.path, *run.path.parents[:2]) if path.is_dir()]
+    before = {path: sorted(path.rglob("*")) for path in folders}
+    for path in folders:
+        path.chmod(0o555)
+    try:
+        for words in ((), ("--json",), ("--follow",), ("--logs", "fail", "--follow")):
+            assert status(run, *words) == 0
+    finally:
+        for path in folders:
+            path.chmod(0o755)
+
+    assert {path: sorted(path.rglob("*")) for path in folders} == before
+
+
+def test_a_damaged_log_still_tells_where_a_run_stands(run: Run, capsys: pytest.CaptureFixture[str]):
+    lines = run.events_path.read_bytes().splitlines(keepends=True)
+    lines[1:1] = [b'{"type": "node_teleported", "time": 1.0}\n', b'\xff\x00{"type"\n']
+    run.events_path.write_bytes(b"".join(lines) + b'{"type": "run_fin')
+
+    assert status(run) == 0
+    out = capsys.readouterr().out
+    assert out.startswith(f"run {run.id}: failed\n")
+    assert "2 lines of its log could not be read" in out
