@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import json
 from collections import Counter
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import TracebackType
@@ -51,9 +51,11 @@ class Artifact:
 
     path: Path
     manifest: Manifest
+    reads: tuple[str, ...] = ()  # what may be read of it; empty: all
 
     def file(self, name: str) -> Path:
         """Return the path of a file of this artifact."""
+        self._check(name)
         return self.path / name
 
     def json(self, name: str) -> Any:
@@ -62,6 +64,7 @@ class Artifact:
 
     def shards(self, name: str) -> tuple[Path, ...]:
         """Return the shards of a row set, in order; empty when the set has no rows."""
+        self._check(name)
         return tuple(sorted(self.path.glob(f"{name}-[0-9]*.jsonl")))
 
     def rows(self, name: str) -> Iterator[dict[str, Any]]:
@@ -78,7 +81,18 @@ class Artifact:
 
     def num_rows(self, name: str) -> int:
         """Return how many rows a row set has, from the manifest's counts."""
+        self._check(name)
         return int(self.manifest.counts.get(name, 0))
+
+    def _check(self, name: str) -> None:
+        assert is_read(name, self.reads), f"`{name}` is read, but the stage's port does not say so"
+
+
+def is_read(name: str, reads: Sequence[str]) -> bool:
+    """Tell whether a row set, a file or a file of a folder is among what is read; empty: all is."""
+    return not reads or any(
+        name == read or name.startswith((f"{read}-", f"{read}/")) for read in reads
+    )
 
 
 def _as_json(row: Record) -> dict[str, Any]:

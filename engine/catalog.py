@@ -22,7 +22,7 @@ _CODE_FREE = (".json", ".jinja", ".safetensors", ".txt", ".model")
 
 def stage(name: str) -> Stage:
     """Return a stage by name; raise KeyError if there is none."""
-    return next(iter(s for s in STAGES if s.name == name))
+    return {stage.name: stage for stage in STAGES}[name]
 
 
 def prompt_text(name: str) -> str:

@@ -21,6 +21,7 @@ from pathlib import Path
 from typing import Any
 
 from engine import __version__, package_data
+from engine.cli.again import STORE
 from engine.plan import graph
 from engine.plan.stage import Plan
 
@@ -80,8 +81,7 @@ class CompiledPlans:
         `data_files` names, after compiling, the files whose digests were remembered in the file
         `digests` and which were therefore not opened.
         """
-        where = [os.path.abspath(recipe), str(Path.cwd()), *overrides]  # noqa: PTH100
-        path = self._folder / f"{hashlib.sha256(json.dumps(where).encode()).hexdigest()}.json"
+        path = self._path(recipe, overrides)
         installed = installation()
         kept = _read(path, installed)
         if kept is not None:
@@ -94,9 +94,22 @@ class CompiledPlans:
             read = watch.files - data - {os.path.abspath(digests)}  # noqa: PTH100
             texts = {name for name in read if not _is_installed(name)}
             folders = {name for name in watch.folders if not _is_installed(f"{name}/")}
-            folders |= {os.path.dirname(where[0]), f"{os.path.dirname(where[0])}/benchmarks"}  # noqa: PTH120
+            home = os.path.dirname(os.path.abspath(recipe))  # noqa: PTH100, PTH120
+            folders |= {home, f"{home}/benchmarks"}
             self._keep(path, installed, _seen(texts, data, folders, started), plan)
         return plan
+
+    def seen(self, recipe: Path, overrides: Sequence[str]) -> Seen | None:
+        """Return what the kept plan of a recipe was compiled from, if nothing of it moved."""
+        path = self._path(recipe, overrides)
+        if _read(path, installation()) is None:
+            return None
+        found: Seen = json.loads(path.read_text(encoding="utf-8"))["seen"]
+        return found
+
+    def _path(self, recipe: Path, overrides: Sequence[str]) -> Path:
+        where = [os.path.abspath(recipe), str(Path.cwd()), *overrides]  # noqa: PTH100
+        return self._folder / f"{hashlib.sha256(json.dumps(where).encode()).hexdigest()}.json"
 
     def _keep(self, path: Path, installed: str, seen: Seen, plan: Plan) -> None:
         """Write an entry; a cache that cannot be written is done without."""
@@ -128,7 +141,7 @@ def default_folder(environ: Mapping[str, str]) -> Path:
 def installation() -> str:
     """Return a fingerprint of the engine's own files: a changed version of a stage moves plans."""
     whole = hashlib.sha256(f"{__version__} {sys.version}".encode())
-    for folder in _INSTALLED:
+    for folder in INSTALLED:
         for path, found in _stats(str(folder)):
             whole.update(f"{path} {found.st_size} {found.st_mtime_ns}\n".encode())
     return whole.hexdigest()
@@ -200,18 +213,20 @@ def _data(name: str) -> Any:
 
 def _folder(name: str) -> Any:
     try:
-        return hashlib.sha256("\0".join(sorted(os.listdir(name))).encode()).hexdigest()  # noqa: PTH208
+        names = sorted(os.listdir(name))  # noqa: PTH208
+        # The first run makes its store beside the recipe, and must not spoil its own entry.
+        return hashlib.sha256("\0".join(n for n in names if n != STORE).encode()).hexdigest()
     except OSError:
         return "absent"
 
 
 _LOOK: dict[str, Callable[[str], Any]] = {"text": _text, "data": _data, "folder": _folder}
-_INSTALLED = (
+INSTALLED = (
     Path(__file__).resolve().parents[1],
     *(package_data.folder(name) for name in ("recipes", "schemas", "prompt_templates")),
 )
 # What `installation` covers, and Python's own modules; not all of /usr, where data may well lie.
 _PACKAGES = [path for path in sys.path if path.endswith(("site-packages", "dist-packages"))]
 _NOT_WATCHED = tuple(
-    f"{folder}{os.sep}" for folder in (*_INSTALLED, Path(os.__file__).parent, *_PACKAGES)
+    f"{folder}{os.sep}" for folder in (*INSTALLED, Path(os.__file__).parent, *_PACKAGES)
 )

@@ -9,18 +9,18 @@ import shlex
 import signal
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TextIO
 
 from engine import __version__
-from engine.cli import planning, settings, tables
+from engine.cli import kept, planning, settings, tables
 from engine.cli.planning import Planned
 from engine.diagnostics import Diagnostic, ExitCode, RequestError
 from engine.plan import graph
-from engine.plan.stage import Plan
+from engine.plan.stage import Node, Plan
 from engine.runtime import outlook, runs
 from engine.runtime.eventlog import EventLog
 from engine.runtime.machine import Settings
@@ -28,8 +28,12 @@ from engine.runtime.runs import Run
 from engine.runtime.store import Store
 
 if TYPE_CHECKING:
-    from engine.cli.outlets import Outlets
+    from engine.cli.audience import Audience
+    from engine.cli.outlays import Outlay
+    from engine.plan.estimate import Figure
     from engine.runtime.executor import Failure, Outcome
+    from engine.runtime.outlook import View
+    from engine.runtime.scheduler import Demand
 
 REPORT = "report"  # the stage whose failure does not spoil a finished run
 
@@ -92,9 +96,34 @@ def run_planned(
 ) -> int:
     """Run a compiled plan; return the exit code."""
     session = _begin(args, machine, planned, worker)
-    is_cached = set(outlook.states(session.plan, session.store).values()) <= {outlook.CACHED}
-    _print_begin(session, is_cached)
-    outcome = _execute(session, is_cached)
+    is_cached = _is_cached(session)
+    with kept.listening(sys.argv[1:] if is_cached else ()) as told:
+        code = _run(session, is_cached=is_cached)
+    about = (planned, session.plan, session.store, session.run)
+    if told is not None and not code:
+        kept.keep(told, *about)
+    if not (is_cached or code) and _is_cached(session):
+        kept.foretell(
+            sys.argv[1:], *about, lambda run: _run(replace(session, run=run), is_cached=True)
+        )
+    return code
+
+
+def _is_cached(session: Session) -> bool:
+    return set(outlook.states(session.plan, session.store).values()) <= {outlook.CACHED}
+
+
+def _run(session: Session, *, is_cached: bool) -> int:
+    """Execute what was begun, and tell of it; return the exit code."""
+    args, planned = session.args, session.planned
+    demands: dict[str, Demand] = {}
+    if is_cached:
+        _say(session, f"every stage is cached ({len(session.plan.nodes)} nodes): nothing to run")
+    else:
+        view = outlook.look(session.plan, session.store)
+        _say(session, tables.plan_text(session.plan.recipe, view.nodes))
+        demands = _demands(session, view)
+    outcome = _execute(session, is_cached, demands)
     _put_report(session)
     code = _exit_code(outcome)
     moved = _moved_downloads(planned) if args.frozen and not code else []
@@ -112,18 +141,11 @@ def run_planned(
     return code
 
 
-def _print_begin(session: Session, is_cached: bool) -> None:
-    """Print the plan, or that there is nothing to run."""
-    if session.args.quiet:
-        return
-    if is_cached:
-        text = f"every stage is cached ({len(session.plan.nodes)} nodes): nothing to run"
-    else:
-        found = outlook.outlook(session.plan, session.store)
-        text = tables.plan_text(session.plan.recipe, found)
-    from engine.cli import outlets
+def _say(session: Session, text: str) -> None:
+    from engine.cli import audience
 
-    outlets.say(text, _stream(session.args))
+    if not session.args.quiet:
+        audience.say(text, _stream(session.args))
 
 
 def _stream(args: argparse.Namespace) -> TextIO:
@@ -157,11 +179,44 @@ def _begin(
     return Session(args, machine, store, planned, plan, created, worker)
 
 
-def _execute(session: Session, is_cached: bool) -> Outcome:
+def _demands(session: Session, view: View) -> dict[str, Demand]:
+    """Return what each node will probably take at its peak, where that is known."""
+    from engine.cli import outlays
+    from engine.runtime.scheduler import Demand
+
+    planned = replace(session.planned, plan=session.plan)
+    whole = outlays.outlay(planned, view, session.store)
+    _warn_of_disk(whole)
+    found = whole.forecasts
+    return {
+        item.node.id: Demand(
+            memory_gb=item.estimate.peak_memory_gb if item.estimate else 0.0,
+            gpu_memory_gb=_value(found[item.node.id].gpu_memory_gb),
+            disk_gb=_value(found[item.node.id].disk_gb),
+        )
+        for item in view.nodes
+    }
+
+
+def _warn_of_disk(found: Outlay) -> None:
+    needed_gb = found.sums.get("disk_gb", 0.0)
+    if found.free_gb is not None and needed_gb > found.free_gb:
+        print(
+            f"warning[disk-may-fill]: the stages to run will write about {needed_gb:.1f} GB, "
+            f"{found.free_gb:.1f} GB are free at the store",
+            file=sys.stderr,
+        )
+
+
+def _value(figure: Figure | None) -> float:
+    return figure.value if figure is not None else 0.0
+
+
+def _execute(session: Session, is_cached: bool, demands: Mapping[str, Demand]) -> Outcome:
     from engine.runtime.executor import Executor
     from engine.runtime.local import LocalLauncher
 
-    outlets = _outlets(session, is_cached)
+    audience = _audience(session, is_cached)
     launcher = LocalLauncher(session.settings, session.worker, session.run.path)
     try:
         return Executor(
@@ -171,27 +226,37 @@ def _execute(session: Session, is_cached: bool) -> Outcome:
             settings=session.settings,
             folder=session.planned.folder,
             launcher=launcher,
-            emit=outlets.emit,
+            emit=audience.emit,
+            demands=demands,
+            reads=_reads,
         ).execute()
     finally:
         launcher.close()
-        outlets.close()
+        audience.close()
 
 
-def _outlets(session: Session, is_cached: bool) -> Outlets:
+def _audience(session: Session, is_cached: bool) -> Audience:
     """Return where the events go; a run with nothing to do has nothing to show."""
-    from engine.cli.outlets import Outlets
+    from engine.cli.audience import Audience
 
     args, stream = session.args, _stream(session.args)
-    outlets = Outlets(EventLog(session.run.events_path), stream)
+    found = Audience(EventLog(session.run.events_path), stream)
     if args.json and not args.quiet:
-        outlets.lines = sys.stdout
+        found.lines = sys.stdout
     if not is_cached:
         from engine.cli import overview, terminal
 
         shown = overview.of_plan(session.plan, session.store)
-        outlets.display = terminal.display(stream, shown, is_quiet=args.quiet)
-    return outlets
+        found.display = terminal.display(stream, shown, is_quiet=args.quiet)
+    return found
+
+
+def _reads(node: Node) -> Mapping[str, tuple[str, ...]]:
+    from engine import catalog
+
+    with suppress(KeyError):  # a plan of other stages, run by another worker
+        return catalog.stage(node.stage).reads(node.params)
+    return {}
 
 
 def _moved_downloads(planned: Planned) -> list[Diagnostic]:

@@ -15,13 +15,14 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from engine.cli.again import STORE
 from engine.diagnostics import Diagnostic, RequestError, nearest
 
 if TYPE_CHECKING:
     from engine.runtime.machine import Settings
 
-DEFAULT_STORE = ".adapt"
-_NAMES = ("store", "executor", "threads", "device", "offline", "python")
+NUM_RETRIES = 3
+_NAMES = ("store", "executor", "threads", "retries", "device", "offline", "python")
 _CHOICES = {"executor": ("local",), "device": ("auto", "cpu", "cuda")}
 _BOOLS = {"1": True, "true": True, "yes": True, "0": False, "false": False, "no": False}
 
@@ -38,6 +39,9 @@ def add_flags(parser: argparse.ArgumentParser) -> None:
     group = parser.add_argument_group("machine settings of a run")
     group.add_argument("--executor", choices=_CHOICES["executor"], help="what runs the nodes")
     group.add_argument("--threads", metavar="N", help="cores to use [all]")
+    group.add_argument(
+        "--retries", metavar="N", help="tries of a node after a lost connection or process [3]"
+    )
     group.add_argument("--device", choices=_CHOICES["device"], help="what models run on [auto]")
     network = group.add_mutually_exclusive_group()
     network.add_argument("--offline", dest="offline", action="store_true", default=None)
@@ -54,7 +58,7 @@ def store_path(args: argparse.Namespace, environ: Mapping[str, str]) -> Path:
     """Return the folder of the store, for verbs that need nothing else."""
     if args.store or environ.get("ADAPT_STORE"):
         return Path(args.store or environ["ADAPT_STORE"])
-    return Path(str(_user_file(environ).get("store", DEFAULT_STORE))).expanduser()
+    return Path(str(_user_file(environ).get("store", STORE))).expanduser()
 
 
 def interpreter(backend: str, args: argparse.Namespace, environ: Mapping[str, str]) -> str | None:
@@ -75,6 +79,7 @@ def resolve(args: argparse.Namespace, environ: Mapping[str, str]) -> Settings:
     for name, choices in _CHOICES.items():
         _check_choice(name, given[name], choices, problems)
     threads = _threads(given["threads"], problems)
+    retries = _retries(given["retries"], problems)
     is_offline = _is_true(given["offline"], problems)
     gpus = machine.num_gpus(environ.get("CUDA_VISIBLE_DEVICES")) if given["device"] != "cpu" else 0
     if given["device"] == "cuda" and not gpus:
@@ -85,6 +90,7 @@ def resolve(args: argparse.Namespace, environ: Mapping[str, str]) -> Settings:
         store=store_path(args, environ),
         executor=given["executor"] or "local",
         threads=threads,
+        retries=retries,
         device="cuda" if gpus else "cpu",
         num_gpus=gpus,
         is_offline=is_offline,
@@ -110,6 +116,13 @@ def _threads(value: Any, problems: list[Diagnostic]) -> int:
         problems.append(_wrong("threads", f"'{value}' is not a number of cores", "use 1 or more"))
         return 1
     return int(value)
+
+
+def _retries(value: Any, problems: list[Diagnostic]) -> int:
+    if value is not None and not str(value).isdigit():
+        problems.append(_wrong("retries", f"'{value}' is not a number", "use 0 or more"))
+        return 0
+    return NUM_RETRIES if value is None else int(value)
 
 
 def _is_true(value: Any, problems: list[Diagnostic]) -> bool:
@@ -152,9 +165,14 @@ def _wrong(name: str, what: str, hint: str | None) -> Diagnostic:
     return Diagnostic("wrong-setting", f"machine setting `{name}`: {what}", hint=hint)
 
 
-def _user_file(environ: Mapping[str, str]) -> dict[str, Any]:
+def user_file_path(environ: Mapping[str, str]) -> Path:
+    """Return where the user's machine settings are, if there are any."""
     home = environ.get("XDG_CONFIG_HOME") or str(Path(environ.get("HOME", "~")) / ".config")
-    path = Path(home).expanduser() / "adapt" / "config.yaml"
+    return Path(home).expanduser() / "adapt" / "config.yaml"
+
+
+def _user_file(environ: Mapping[str, str]) -> dict[str, Any]:
+    path = user_file_path(environ)
     if not path.is_file():
         return {}
     import yaml

@@ -40,7 +40,7 @@ def num_gpus(visible: str | None) -> int:
     listed = Path("/proc/driver/nvidia/gpus")
     if listed.is_dir():
         return sum(1 for _ in listed.iterdir())
-    return _count_by_tool() if shutil.which("nvidia-smi") else 0
+    return _count_by_tool()
 
 
 def free_memory_gb() -> float | None:
@@ -49,13 +49,22 @@ def free_memory_gb() -> float | None:
     return min(found) / 1e9 if found else None
 
 
-def group_usage(group: int) -> tuple[float, float] | None:
-    """Return memory in GB and CPU seconds of a process group, from /proc; None where there is none.
+@dataclass(frozen=True, slots=True)
+class GroupUsage:
+    """What the processes of a group take: memory now, CPU since they began."""
+
+    memory_gb: float
+    cpu_s: float
+    pids: tuple[int, ...]
+
+
+def group_usage(group: int) -> GroupUsage | None:
+    """Return what a process group takes, from /proc; None where there is no such group.
 
     Memory shared within the group is counted once per process.
     """
     page, tick = os.sysconf("SC_PAGE_SIZE"), os.sysconf("SC_CLK_TCK")
-    pages, ticks, num_found = 0, 0, 0
+    pages, ticks, pids = 0, 0, []
     for name in os.listdir("/proc") if Path("/proc/self/stat").exists() else ():  # noqa: PTH208
         if not name.isdigit():
             continue
@@ -64,11 +73,11 @@ def group_usage(group: int) -> tuple[float, float] | None:
         except OSError:
             continue  # it has ended meanwhile
         fields = text.rpartition(")")[2].split()
-        if int(fields[2]) == group:
+        if int(fields[2]) == group and fields[0] != "Z":
             pages += int(fields[21])
             ticks += sum(int(field) for field in fields[11:15])
-            num_found += 1
-    return (pages * page / 1e9, ticks / tick) if num_found else None
+            pids.append(int(name))
+    return GroupUsage(pages * page / 1e9, ticks / tick, tuple(pids)) if pids else None
 
 
 def _available_bytes() -> int | None:
@@ -89,20 +98,52 @@ def _free_in_cgroup_bytes() -> int | None:
         return None
 
 
+def gpu_sizes_gb(visible: str | None) -> tuple[float, ...]:
+    """Return the memory of each GPU this process may use, in order; empty where nothing tells.
+
+    `visible` is the value of CUDA_VISIBLE_DEVICES; names other than numbers are not looked up.
+    """
+    rows = _nvidia_smi("--query-gpu=index,memory.total", "--format=csv,noheader,nounits")
+    sizes = {index: float(mib) * 2**20 / 1e9 for index, mib in _pairs(rows)}
+    names = list(sizes) if visible is None else [n.strip() for n in visible.split(",") if n.strip()]
+    if not all(name in sizes for name in names):
+        return ()
+    return tuple(sizes[name] for name in names)
+
+
+def gpu_memory_gb_by_process() -> dict[int, float]:
+    """Return the GPU memory that each process takes now; empty where nothing tells."""
+    rows = _nvidia_smi("--query-compute-apps=pid,used_memory", "--format=csv,noheader,nounits")
+    found: dict[int, float] = {}
+    for pid, mib in _pairs(rows):
+        found[int(pid)] = found.get(int(pid), 0.0) + float(mib) * 2**20 / 1e9
+    return found
+
+
+def _pairs(text: str) -> list[tuple[str, str]]:
+    """Return the lines of two cells whose second is a number; "[N/A]" is not."""
+    cells = [[cell.strip() for cell in line.split(",")] for line in text.splitlines()]
+    return [(row[0], row[1]) for row in cells if len(row) == 2 and row[1].isdigit()]
+
+
 def _count_by_tool() -> int:
+    return sum(line.startswith("GPU ") for line in _nvidia_smi("-L").splitlines())
+
+
+def _nvidia_smi(*arguments: str) -> str:
+    """Return what the driver's own tool prints; nothing where it is missing, stuck or failing."""
     import subprocess
 
+    tool = shutil.which("nvidia-smi")
+    if tool is None:
+        return ""
     try:
         done = subprocess.run(
-            ["nvidia-smi", "-L"],  # noqa: S607  # found on PATH a moment ago
-            capture_output=True,
-            text=True,
-            timeout=20,
-            check=True,
+            [tool, *arguments], capture_output=True, text=True, timeout=20, check=True
         )
     except (OSError, subprocess.SubprocessError):
-        return 0
-    return sum(line.startswith("GPU ") for line in done.stdout.splitlines())
+        return ""
+    return done.stdout
 
 
 def _quota_cores() -> int | None:

@@ -27,6 +27,7 @@ class Capacity:
     num_gpus: int = 0
     memory_gb: float | None = None  # None: not known, so not counted
     gpu_memory_gb: Sequence[float] = ()  # by GPU; empty: not known
+    busy_gpus: frozenset[int] = frozenset()  # held by other runs
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,6 +62,7 @@ class Frontier:
         self._children: dict[str, list[str]] = {node.id: [] for node in plan.nodes}
         self._num_missing: dict[str, int] = {}
         self._ready: list[_Entry] = []  # sorted
+        self._taken: set[str] = set()  # being worked on, or over: also before their inputs are done
         for node in plan.nodes:
             parents = graph.parents(node)
             self._num_missing[node.id] = len(parents)
@@ -74,28 +76,26 @@ class Frontier:
 
     def take(self, node_id: str) -> None:
         """Remove a node that is being worked on, or is over."""
-        place = bisect_left(self._ready, self._entry[node_id])
-        if place < len(self._ready) and self._ready[place][2] == node_id:
-            del self._ready[place]
+        self._taken.add(node_id)
+        self._withdraw(node_id)
 
     def offer(self, node_id: str) -> None:
         """Put a node that is not over (back) among the ready ones, if its inputs are done."""
-        self.take(node_id)
-        if self._num_missing[node_id] == 0:
-            insort(self._ready, self._entry[node_id])
+        self._taken.discard(node_id)
+        self._withdraw(node_id)
+        self._offer_if_ready(node_id)
 
     def finish(self, node_id: str) -> None:
         """Take a node as done: those that waited for nothing else become ready."""
         self.take(node_id)
         for child in self._children[node_id]:
             self._num_missing[child] -= 1
-            if self._num_missing[child] == 0:
-                insort(self._ready, self._entry[child])
+            self._offer_if_ready(child)
 
     def undo(self, node_id: str) -> None:
         """Take a finished node as not done: its result is of no use any more."""
         for child in self._children[node_id]:
-            self.take(child)
+            self._withdraw(child)
             self._num_missing[child] += 1
         self.offer(node_id)
 
@@ -108,6 +108,15 @@ class Frontier:
             found.update(new)
             waiting.extend(new)
         return sorted(found, key=lambda name: self._entry[name][1])
+
+    def _withdraw(self, node_id: str) -> None:
+        place = bisect_left(self._ready, self._entry[node_id])
+        if place < len(self._ready) and self._ready[place][2] == node_id:
+            del self._ready[place]
+
+    def _offer_if_ready(self, node_id: str) -> None:
+        if self._num_missing[node_id] == 0 and node_id not in self._taken:
+            insort(self._ready, self._entry[node_id])
 
 
 def urgency(plan: Plan) -> dict[str, int]:
@@ -131,7 +140,7 @@ def next_to_start(
     if free_threads < 1:
         return None
     taken = {gpu for place in running for gpu in place.gpus}
-    free_gpus = set(range(capacity.num_gpus)) - taken
+    free_gpus = set(range(capacity.num_gpus)) - taken - capacity.busy_gpus
     for node in ready:
         demand = (demands or {}).get(node.id, NOTHING)
         usable, num_needed = _usable_gpus(node, demand, capacity)
@@ -164,7 +173,8 @@ def num_parts(
     if not node.needs.sharded:
         return 1
     if node.needs.accelerator and capacity.num_gpus > 0:
-        free = capacity.num_gpus - sum(len(place.gpus) for place in running)
+        taken = {gpu for place in running for gpu in place.gpus} | capacity.busy_gpus
+        free = capacity.num_gpus - len(taken)
     else:
         free = capacity.threads - sum(place.threads for place in running)
         if capacity.memory_gb is not None and demand.memory_gb > 0:

@@ -15,19 +15,21 @@ import errno
 import hashlib
 import json
 import os
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from engine.artifacts import Artifact, FileEntry, Manifest
+from engine.artifacts import Artifact, FileEntry, Manifest, is_read
 from engine.plan import keys
 from engine.plan.stage import Node
 from engine.runtime.locks import KeyLock
 
 MANIFEST = "manifest.json"
 Parents = Mapping[str, Mapping[str, Artifact]]  # port -> label -> artifact
+Reads = Mapping[str, Sequence[str]]  # port -> the row sets, files and folders that are read
+_ALL: Reads = {}
 
 
 class Store:
@@ -73,19 +75,27 @@ class Store:
 
         The caller holds the lock of the key.
         """
-        import secrets
-        import shutil
-
         folder = self.root / "tmp"
         folder.mkdir(parents=True, exist_ok=True)
         for leftover in folder.glob(f"{key}-*"):
-            shutil.rmtree(leftover, ignore_errors=True)
-        path = folder / f"{key}-{secrets.token_hex(4)}"
+            _remove(leftover)
+        path = folder / f"{key}-{os.urandom(4).hex()}"
         path.mkdir()
         return path
 
+    def discard(self, staging: Path) -> None:
+        """Remove a staging folder that will not be published."""
+        import shutil
+
+        shutil.rmtree(staging, ignore_errors=True)
+
     def publish(
-        self, node: Node, staging: Path, counts: Mapping[str, float], parents: Parents
+        self,
+        node: Node,
+        staging: Path,
+        counts: Mapping[str, float],
+        parents: Parents,
+        reads: Reads = _ALL,
     ) -> Artifact:
         """Seal a staging folder and give it its name; its scratch goes.
 
@@ -93,21 +103,23 @@ class Store:
         """
         files = tuple(_seal(staging, path) for path in _plain_files(staging))
         artifact = self._put(node, staging, files, counts, parents)
-        self._remember(realised_key(node, parents), node.key)
+        self._remember(realised_key(node, parents, reads), node.key)
         return artifact
 
-    def link(self, node: Node, parents: Parents) -> Artifact | None:
+    def link(self, node: Node, parents: Parents, reads: Reads = _ALL) -> Artifact | None:
         """Publish a node without running it, if the same work was done on equal inputs before.
 
-        Returns None when it was not, or when another process is at work on the key.
+        Returns None when it was not, or when another process has done it or is at work on the key.
         """
-        done = self._with_realised_key(realised_key(node, parents))
+        done = self._with_realised_key(realised_key(node, parents, reads))
         if done is None:
             return None
         lock = self.lock(node.key)
         if not lock.try_acquire():
             return None
         try:
+            if self.get(node.key) is not None:
+                return None  # an entry that may have readers is never put in place again
             staging = self.staging(node.key)
             for entry in done.manifest.files:
                 _link_file(done.file(entry.name), staging / entry.name)
@@ -135,10 +147,8 @@ class Store:
         _write_synced(staging / MANIFEST, json.dumps(asdict(manifest), indent=1, sort_keys=True))
         for folder in (staging, *(path for path in staging.rglob("*") if path.is_dir())):
             _sync_folder(folder)
-        import shutil
-
         self._move_in(node.key, staging)
-        shutil.rmtree(self.root / "scratch" / node.key, ignore_errors=True)
+        _remove(self.root / "scratch" / node.key)
         artifact = self.get(node.key)
         assert artifact is not None
         return artifact
@@ -151,13 +161,14 @@ class Store:
         except OSError as error:
             if error.errno not in (errno.ENOTEMPTY, errno.EEXIST):
                 raise
-            import shutil
-
+            if self.get(key) is not None:  # a process that stood still comes late
+                _remove(staging)
+                return
             # Somebody deleted a part of the entry by hand; what is left has no value.
             broken = staging.with_name(f"{staging.name}-broken")
             path.rename(broken)
             staging.rename(path)
-            shutil.rmtree(broken, ignore_errors=True)
+            _remove(broken)
         _sync_folder(path.parent)
 
     def _remember(self, realised: str, key: str) -> None:
@@ -176,14 +187,24 @@ class Store:
         return self.root / "artifacts" / key[:2] / key
 
 
-def realised_key(node: Node, parents: Parents) -> str:
-    """Return the key a node has when its inputs are named by content instead of by key."""
+def realised_key(node: Node, parents: Parents, reads: Reads = _ALL) -> str:
+    """Return the key a node has when its inputs are named by content instead of by key.
+
+    Only what the node reads of them counts (`reads`, by port; a port not in it is read whole).
+    """
     content = {
-        port: {label: artifact.manifest.content_digest for label, artifact in labels.items()}
+        port: {label: _content(found, reads.get(port, ())) for label, found in labels.items()}
         for port, labels in parents.items()
         if labels
     }
     return keys.digest({**node.preimage, "inputs": content})
+
+
+def _content(artifact: Artifact, reads: Sequence[str]) -> str:
+    if not reads:
+        return artifact.manifest.content_digest
+    files = artifact.manifest.files
+    return keys.digest([[file.name, file.sha256] for file in files if is_read(file.name, reads)])
 
 
 def write_whole(path: Path, text: str) -> None:
@@ -223,6 +244,18 @@ def _seal(folder: Path, path: Path) -> FileEntry:
         size = os.fstat(file.fileno()).st_size
     path.chmod(0o444)
     return FileEntry(path.relative_to(folder).as_posix(), size, sha256)
+
+
+def _remove(folder: Path) -> None:
+    """Remove a folder with all that is in it; most have nothing in them, or are not there."""
+    try:
+        folder.rmdir()
+    except FileNotFoundError:
+        return
+    except OSError:
+        import shutil  # half as long to import as all the rest of a small publication takes
+
+        shutil.rmtree(folder, ignore_errors=True)
 
 
 def _link_file(source: Path, target: Path) -> None:

@@ -209,9 +209,9 @@ STAGE = Stage(
     name="mix",
     version=1,
     inputs=(
-        Port("pairs", required=False),
-        Port("tasks", required=False),
-        Port("replay", required=False),
+        Port("pairs", required=False, reads=("pairs",)),
+        Port("tasks", required=False, reads=("kept",)),
+        Port("replay", required=False, reads=("rows",)),
     ),
     params=Params,
     needs=Needs(),

@@ -88,7 +88,7 @@ def _with_blanks(bank: ImageBank) -> Callable[[str], bytes]:
 STAGE = Stage(
     name="synthesizer",
     version=2,
-    inputs=(Port("seed_tasks"),),
+    inputs=(Port("seed_tasks", reads=("rows", "images")),),
     params=Params,
     needs=Needs(accelerator=True, all_threads=True),
     run=run,

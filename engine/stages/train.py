@@ -47,7 +47,11 @@ def run(inputs: Inputs, params: Params, outputs: Outputs, tools: Tools) -> None:
 STAGE = Stage(
     name="train",
     version=2,
-    inputs=(Port("rows", required=False), Port("images", many=True), Port("model", required=False)),
+    inputs=(
+        Port("rows", required=False, reads=("{row_set}",)),
+        Port("images", many=True, reads=("images",)),
+        Port("model", required=False, reads=("model",)),
+    ),
     params=Params,
     needs=Needs(accelerator=True, all_threads=True),
     run=run,

@@ -35,6 +35,13 @@ def test_a_flag_beats_a_variable_beats_the_user_file_beats_the_default(tmp_path:
     )
 
 
+def test_retries_are_a_number_from_zero_on():
+    assert resolve().retries == 3
+    assert resolve(ADAPT_RETRIES="0").retries == 0
+    with pytest.raises(RequestError, match="`retries`: 'many' is not a number"):
+        resolve("--retries", "many")
+
+
 def test_offline_can_be_switched_off_again_by_a_flag():
     assert resolve(ADAPT_OFFLINE="1").is_offline
     assert not resolve("--online", ADAPT_OFFLINE="1").is_offline

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import json
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
 from engine.plan import graph
-from engine.plan.stage import Plan
+from engine.plan.stage import Node, Plan
 from engine.runtime import runs
 from engine.runtime.eventlog import EventLog
 from engine.runtime.events import Event
@@ -19,12 +19,18 @@ from engine.runtime.local import LocalLauncher
 from engine.runtime.machine import Settings
 from engine.runtime.runs import Run
 from engine.runtime.store import Store
+from tests.runtime.fake_stages import STAGES
 
 WORKER = (str(Path(__file__).with_name("fake_worker.py")),)
 
 
 def execute(
-    plan: Plan, root: Path, *, threads: int = 2, watch: Callable[[Event], None] | None = None
+    plan: Plan,
+    root: Path,
+    *,
+    threads: int = 2,
+    num_gpus: int = 0,
+    watch: Callable[[Event], None] | None = None,
 ) -> tuple[Run, Outcome]:
     store = Store(root)
     run = runs.create(store, plan, {})
@@ -35,14 +41,20 @@ def execute(
         if watch is not None:
             watch(event)
 
-    settings = Settings(store=root, threads=threads, is_offline=True, retry_pause_s=0.05)
+    settings = Settings(
+        store=root, threads=threads, num_gpus=num_gpus, is_offline=True, retry_pause_s=0.05
+    )
     launcher = LocalLauncher(settings, WORKER, run.path)
     try:
-        outcome = Executor(plan, store, run, settings, root, launcher, emit).execute()
+        outcome = Executor(plan, store, run, settings, root, launcher, emit, reads=_reads).execute()
     finally:
         launcher.close()
         log.close()
     return run, outcome
+
+
+def _reads(node: Node) -> Mapping[str, tuple[str, ...]]:
+    return STAGES[node.stage].reads(node.params)
 
 
 def states(run: Run) -> dict[str, str]:
@@ -51,5 +63,6 @@ def states(run: Run) -> dict[str, str]:
 
 if __name__ == "__main__":
     with Path(sys.argv[1]).open(encoding="utf-8") as file:
-        outcome = execute(graph.from_json(json.load(file)), Path(sys.argv[2]))[1]
+        found = graph.from_json(json.load(file))
+    outcome = execute(found, Path(sys.argv[2]), num_gpus=int((*sys.argv, 0)[3]))[1]
     raise SystemExit(128 + outcome.signal if outcome.signal else 0)

@@ -1,18 +1,22 @@
 from __future__ import annotations
 
+import itertools
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
 import time
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
-from engine.plan import graph
-from engine.plan.stage import Plan
+from engine.artifacts import Artifact, Manifest
+from engine.plan import graph, keys
+from engine.plan.stage import Node, Plan
 from engine.runtime import runs
 from engine.runtime.events import Event, NodeProgress, NodeRetried, NodeStarted
 from engine.runtime.executor import Outcome
@@ -22,9 +26,9 @@ from tests.runtime.fake_run import execute, states
 from tests.runtime.fake_stages import PlanBuilder
 
 
-def chain(num_rows: int = 3, note: str = "") -> Plan:
+def chain(num_rows: int = 3, note: str = "", ledger: str = "") -> Plan:
     build = PlanBuilder()
-    build.add("count", num_rows=num_rows, note=note)
+    build.add("count", num_rows=num_rows, note=note, ledger=ledger)
     build.add("double", "count")
     return build.plan()
 
@@ -61,6 +65,21 @@ def test_another_result_upstream_runs_what_depends_on_it(tmp_path: Path):
     run, _ = execute(chain(num_rows=4), tmp_path)
 
     assert states(run) == {"count": "ran", "double": "ran"}
+
+
+def test_a_ledger_that_changed_reruns_nothing_that_does_not_read_it(tmp_path: Path):
+    execute(chain(ledger="one row dropped"), tmp_path)
+    run, _ = execute(chain(ledger="dropped for another reason"), tmp_path)
+
+    assert states(run) == {"count": "ran", "double": "linked"}
+
+
+def test_a_stage_that_reads_what_its_port_does_not_name_is_a_mistake_of_ours(tmp_path: Path):
+    artifact = Artifact(tmp_path, Manifest("k", "count", (), {}, (), {}, ""), reads=("rows",))
+
+    assert artifact.num_rows("rows") == 0
+    with pytest.raises(AssertionError, match="`ledger` is read"):
+        list(artifact.rows("ledger"))
 
 
 def test_time_memory_and_counts_of_a_node_are_recorded(tmp_path: Path):
@@ -196,10 +215,11 @@ def slow(tmp_path: Path, num_batches: int) -> Plan:
     return build.plan()
 
 
-def start(plan: Plan, tmp_path: Path) -> subprocess.Popen[bytes]:
+def start(plan: Plan, tmp_path: Path, num_gpus: int = 0) -> subprocess.Popen[bytes]:
     path = tmp_path / "plan.json"
     path.write_text(json.dumps(graph.to_json(plan)))
-    return subprocess.Popen([sys.executable, fake_run.__file__, path, tmp_path / "store"])
+    command = [sys.executable, fake_run.__file__, path, tmp_path / "store", str(num_gpus)]
+    return subprocess.Popen(command)
 
 
 def wait_until(holds: Callable[[], object], timeout_s: float = 30.0) -> None:
@@ -207,6 +227,12 @@ def wait_until(holds: Callable[[], object], timeout_s: float = 30.0) -> None:
     while not holds():
         assert time.monotonic() < deadline
         time.sleep(0.02)
+
+
+def renamed(node: Node) -> Node:
+    """Give a node a key of its own: equal work under two names would be done once."""
+    preimage = {**node.preimage, "id": node.id}
+    return replace(node, preimage=preimage, key=keys.digest(preimage))
 
 
 def num_marks(tmp_path: Path) -> int:
@@ -248,6 +274,22 @@ def test_an_interrupt_ends_the_processes_and_keeps_what_is_finished(tmp_path: Pa
     assert num_marks(tmp_path) == count
 
 
+def test_a_stage_that_asks_saves_what_it_has_when_the_run_is_stopped(tmp_path: Path):
+    build = PlanBuilder()
+    build.add("stoppable", num_batches=40, batch_s=0.05)
+    engine = start(build.plan(), tmp_path)
+    store = tmp_path / "store"
+    wait_until(
+        lambda: any(run.status().nodes["stoppable"].done for run in runs.all_runs(Store(store)))
+    )
+    engine.send_signal(signal.SIGTERM)
+    assert engine.wait(timeout=10) == 128 + signal.SIGTERM
+
+    execute(build.plan(), store)
+
+    assert 0 < Store(store).get(build.nodes[0].key).json("first.json") < 40
+
+
 def test_two_runs_at_once_do_the_work_once(tmp_path: Path):
     plan = slow(tmp_path, 5)
     other = start(plan, tmp_path)
@@ -258,6 +300,42 @@ def test_two_runs_at_once_do_the_work_once(tmp_path: Path):
     found = [states(run)["slow"] for run in runs.all_runs(Store(tmp_path / "store"))]
     assert sorted(found) == ["cached", "ran"]
     assert states(run).keys() == {"count", "slow"}
+
+
+def test_an_input_that_goes_under_a_run_is_made_anew(tmp_path: Path):
+    removed: list[str] = []
+    key = chain().node("count").key
+
+    def watch(event: Event) -> None:
+        if isinstance(event, NodeStarted) and event.node == "double" and not removed:
+            removed.append(key)
+            shutil.rmtree(Store(tmp_path).get(key).path)
+
+    run, outcome = execute(chain(), tmp_path, watch=watch)
+
+    assert outcome == Outcome()
+    assert states(run) == {"count": "ran", "double": "ran"}
+    assert run.status().nodes["double"].message.endswith("made anew: count")
+
+
+def test_two_runs_never_have_a_gpu_at_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setenv("TMPDIR", str(tmp_path))  # where the locks are
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "GPU-a")
+    marks = tmp_path / "marks"
+    engines = []
+    for name in ("x", "y"):
+        build = PlanBuilder()
+        for number in range(3):
+            build.add(f"on_gpu/{name}{number}", stage="on_gpu", batch_s=0.1, marks=str(marks))
+            build.nodes[-1] = renamed(build.nodes[-1])
+        (tmp_path / name).mkdir()
+        engines.append(start(build.plan(), tmp_path / name, num_gpus=1))
+    assert [engine.wait(timeout=60) for engine in engines] == [0, 0]
+
+    spans = sorted(tuple(map(float, line.split()[1:])) for line in marks.read_text().splitlines())
+    assert len(spans) == 6
+    assert all(end <= start for (_, end), (start, _) in itertools.pairwise(spans))
+    assert {line.split()[0] for line in marks.read_text().splitlines()} == {"GPU-a"}
 
 
 def test_independent_nodes_run_at_the_same_time(tmp_path: Path):

@@ -116,6 +116,15 @@ def test_a_linked_entry_outlives_the_one_it_was_linked_from(tmp_path: Path):
     assert linked.manifest.content_digest == first.manifest.content_digest
 
 
+def test_an_entry_that_is_there_is_never_linked_over(tmp_path: Path):
+    store = Store(tmp_path)
+    made = publish(store, node())
+    inode = made.path.stat().st_ino
+
+    assert store.link(node(), {}) is None
+    assert made.path.stat().st_ino == inode
+
+
 def test_scratch_is_kept_until_its_node_is_published(tmp_path: Path):
     store = Store(tmp_path)
     (store.scratch(node().key) / "batch-0.jsonl").write_text("{}")

@@ -10,15 +10,17 @@ import io
 import os
 from contextlib import suppress
 from dataclasses import dataclass
-from typing import IO
+from typing import IO, TYPE_CHECKING
 
-from engine.cli.terminal import Display
 from engine.runtime.eventlog import EventLog
 from engine.runtime.events import Event
 
+if TYPE_CHECKING:
+    from engine.cli.terminal import Display
+
 
 @dataclass(slots=True)
-class Outlets:
+class Audience:
     """Hands every event to the log, the display and a reader of lines."""
 
     log: EventLog
