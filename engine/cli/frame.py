@@ -134,8 +134,8 @@ class Frame:
         on_gpu = [node.gpu_memory_gb for node in nodes if node.gpu_memory_gb is not None]
         if not memory:
             return ""
-        told = f"{memory:.1f} GB  cpu {sum(node.cpu_percent for node in nodes):.0f} %"
-        return f"{told}  gpu {sum(on_gpu):.1f} GB" if on_gpu else told
+        told = f"{tables.gigabytes(memory)}  cpu {sum(node.cpu_percent for node in nodes):.0f} %"
+        return f"{told}  gpu {tables.gigabytes(sum(on_gpu))}" if on_gpu else told
 
     # Nodes ------------------------------------------------------------------------------------
 

@@ -69,6 +69,7 @@ class LiveView:
 
     def _draw(self) -> None:
         try:
+            self._console.print()
             with self._live:
                 while not self._over.wait(EVERY_S):
                     self._refresh()

@@ -121,7 +121,7 @@ def _run(session: Session, *, is_cached: bool) -> int:
         _say(session, f"every stage is cached ({len(session.plan.nodes)} nodes): nothing to run")
     else:
         view = outlook.look(session.plan, session.store)
-        _say(session, tables.plan_text(session.plan.recipe, view.nodes))
+        _say(session, tables.plan_brief(session.plan.recipe, view.nodes))
         demands = _demands(session, view)
     outcome = _execute(session, is_cached, demands)
     _put_report(session)

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import argparse
+import codecs
 import json
 import os
 import sys
 import time
 from dataclasses import asdict
+from pathlib import Path
 from typing import Any
 
 from engine.cli import overview, settings, tables
@@ -17,6 +19,7 @@ from engine.rendering import verdicts
 from engine.runtime import runs
 from engine.runtime.eventlog import LogReader, line_of
 from engine.runtime.runs import Run
+from engine.runtime.status import UNDER_WAY, Fold, NodeStatus
 from engine.runtime.store import Store
 
 POLL_S = 0.5
@@ -129,15 +132,27 @@ def _print_log(run: Run, node_id: str, *, follow: bool) -> int:
         raise RequestError(
             Diagnostic("unknown-node", f"the run has no node `{node_id}`", hint=hint)
         )
-    path = run.log_path(node_id)
+    log, fold = LogReader(run.events_path), Fold()
+    decoder = codecs.getincrementaldecoder("utf-8")(errors="replace")  # a letter may come in halves
     offset = 0
     while True:
-        is_over = run.status().nodes[node_id].state not in ("waiting", "running")
-        if path.exists():
-            with path.open(encoding="utf-8", errors="replace") as log:
-                log.seek(offset)
-                print(log.read(), end="", flush=True)
-                offset = log.tell()
-        if not follow or is_over or run.status().state != "running":
+        for event in log.latest():
+            fold.add(event)
+        status = runs.alive_or_killed(fold.status())
+        node = status.nodes.get(node_id, NodeStatus())
+        data = _bytes_from(run.log_path(node_id), offset)
+        offset += len(data)
+        print(decoder.decode(data), end="", flush=True)
+        is_over = node.state not in ("waiting", *UNDER_WAY) or status.state != "running"
+        if is_over or not follow:
             return 0
         time.sleep(POLL_S)
+
+
+def _bytes_from(path: Path, offset: int) -> bytes:
+    try:
+        with path.open("rb") as file:
+            file.seek(offset)
+            return file.read()
+    except FileNotFoundError:
+        return b""

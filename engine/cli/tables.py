@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import unicodedata
+from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -58,9 +59,7 @@ def plan_text(
     width: int = 80,
 ) -> str:
     """Return the plan, a line per node; with forecasts also its numbers and what they stand on."""
-    num_cached = sum(item.state == CACHED for item in nodes)
-    head = f"plan of {recipe}: {len(nodes)} nodes, {num_cached} cached, "
-    head = f"{head}{len(nodes) - num_cached} to run{_expected(nodes)}"
+    head = _plan_head(recipe, nodes)
     totals = totals or Totals()
     head += f"\n{totals.fleet}" if totals.fleet else ""
     if not nodes:
@@ -71,6 +70,26 @@ def plan_text(
         for item in nodes
     ]
     return f"{head}\n{plan_text_body(cards, totals, table, width)}"
+
+
+def plan_brief(recipe: str, nodes: Sequence[NodeOutlook]) -> str:
+    """Return the plan as a run begins with it: by stage where there are many nodes."""
+    if len(nodes) <= MAX_NODES:
+        return plan_text(recipe, nodes)
+    cached = Counter(item.node.stage for item in nodes if item.state == CACHED)
+    stages = Counter(item.node.stage for item in nodes)
+    rows = [
+        (stage, f"{num:,}", f"{cached[stage]:,}", f"{num - cached[stage]:,}")
+        for stage, num in stages.items()
+    ]
+    head = _plan_head(recipe, nodes)
+    return f"{head}\n" + table([("stage", "nodes", "cached", "to run"), *rows], numbers_from=1)
+
+
+def _plan_head(recipe: str, nodes: Sequence[NodeOutlook]) -> str:
+    num_cached = sum(item.state == CACHED for item in nodes)
+    head = f"plan of {recipe}: {len(nodes)} nodes, {num_cached} cached, "
+    return f"{head}{len(nodes) - num_cached} to run{_expected(nodes)}"
 
 
 def _expected(nodes: Sequence[NodeOutlook]) -> str:
@@ -123,8 +142,8 @@ def node_detail(node: NodeStatus, now: float) -> str:
         return node.message
     if node.state == "running":
         since = f"for {duration(now - node.started_at)}" if node.started_at else ""
-        taken = f"  {node.memory_gb:.1f} GB" if node.memory_gb else ""
-        taken += f"  gpu {node.gpu_memory_gb:.1f} GB" if node.gpu_memory_gb else ""
+        taken = f"  {gigabytes(node.memory_gb)}" if node.memory_gb else ""
+        taken += f"  gpu {gigabytes(node.gpu_memory_gb)}" if node.gpu_memory_gb else ""
         return f"{amount(node.done, node.total, node.unit)}  {since}{taken}".strip()
     if node.state == "ran":
         return f"{duration(node.wall_s)}, {node.peak_memory_gb:.1f} GB"
@@ -232,6 +251,11 @@ def amount(done: int, total: int | None, unit: str) -> str:
     if total is None:
         return f"{done:,} {unit}".strip() if done else ""
     return f"{done:,} of {total:,} {unit}".strip()
+
+
+def gigabytes(value: float) -> str:
+    """Return an amount of memory; a small one in megabytes."""
+    return f"{value:.1f} GB" if value >= 0.1 else f"{value * 1000:.0f} MB"
 
 
 def duration(seconds: float) -> str:
