@@ -12,7 +12,8 @@ from typing import Any
 
 import pytest
 
-from engine.runtime import runs
+from engine.cli import again
+from engine.runtime import runs, store
 from engine.runtime.store import Store
 from tests.bench import nine, peers
 
@@ -252,3 +253,7 @@ def test_no_value_of_the_environment_is_written_down(shell: Shell):
 
     for path in shell.folder.joinpath("cache").rglob("*.json"):
         assert "a-secret-value" not in path.read_text()
+
+
+def test_the_time_of_published_files_is_the_one_of_the_store():
+    assert again.SEALED_NS == store.SEALED_NS

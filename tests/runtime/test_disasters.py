@@ -113,7 +113,7 @@ def test_a_killed_worker_is_started_again_and_goes_on_from_its_journal(tmp_path:
     output, _ = engine.communicate(timeout=60)
 
     assert engine.returncode == 0, output
-    assert newest(tmp_path).status().nodes["family"].attempts == 1
+    assert newest(tmp_path).status().nodes["family"].attempts == 2
     assert num_marks(tmp_path) <= 13
     assert processes.marked(str(tmp_path)) == []
     assert as_if_nothing_had_been(plan, tmp_path)
