@@ -32,6 +32,7 @@ if TYPE_CHECKING:
 FORMAT = 1
 STORE = ".adapt"  # the store of those who name none
 MANIFEST = "manifest.json"
+SEALED_NS = 10**18  # time of change of the files of the store, as `engine.runtime.store` has it
 _PASSING = ("_", "OLDPWD", "PWD", "SHLVL")  # variables that differ between two equal shells
 
 
@@ -110,8 +111,12 @@ def tree(name: str) -> str:
 
 
 def sizes(name: str, names: Sequence[str]) -> list[int]:
-    """Return the sizes of files in a folder. Raise OSError when one is not there."""
-    return [os.stat(f"{name}/{file}").st_size for file in names]  # noqa: PTH116
+    """Return the sizes of files in a folder, -1 for one that was touched since it was published.
+
+    Raise OSError when one is not there.
+    """
+    found = [os.stat(f"{name}/{file}") for file in names]  # noqa: PTH116
+    return [one.st_size if one.st_mtime_ns == SEALED_NS else -1 for one in found]
 
 
 LOOKS: dict[str, Callable[[str], Any]] = {

@@ -202,6 +202,14 @@ def amount(done: int, total: int | None, unit: str) -> str:
     return f"{done:,} of {total:,} {unit}".strip()
 
 
+def size(num_bytes: float) -> str:
+    """Return a number of bytes as a person reads it: "1.4 GB"."""
+    for power, unit in ((4, "TB"), (3, "GB"), (2, "MB"), (1, "kB")):
+        if num_bytes >= 1000**power:
+            return f"{num_bytes / 1000**power:.1f} {unit}"
+    return f"{num_bytes:.0f} bytes"
+
+
 def duration(seconds: float) -> str:
     """Return a length of time as a person says it."""
     if seconds < 10:
