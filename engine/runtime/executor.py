@@ -199,6 +199,7 @@ class Executor:
         job = Job(
             node=node,
             store=self.store.root.resolve(),
+            remote=self.settings.remote,
             inputs={
                 port: {label: artifact.manifest.key for label, artifact in labels.items()}
                 for port, labels in self._parents(node).items()

@@ -19,7 +19,7 @@ import errno
 import json
 import os
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 from dataclasses import asdict
 from functools import partial
 from pathlib import Path
@@ -59,6 +59,18 @@ class Store:
         if manifest is None or not all(_is_whole(path, entry) for entry in manifest.files):
             return None
         return Artifact(path, manifest)
+
+    def fetch(self, key: str) -> Artifact | None:
+        """Return the artifact of a key with all its files in place, or None."""
+        return self.get(key)
+
+    @contextmanager
+    def working_on(self, key: str) -> Iterator[None]:
+        """Keep the scratch of a key while a process works on it; here it lies where it is safe."""
+        yield
+
+    def keep_run(self, run: str) -> None:
+        """Put a finished run where others find it; here it is."""
 
     def manifests(self) -> Iterator[Manifest]:
         """Stream the manifests of all artifacts."""
@@ -297,6 +309,12 @@ def _entry(folder: Path, path: Path) -> FileEntry:
     return FileEntry(path.relative_to(folder).as_posix(), size, sha256)
 
 
+def seal(path: Path) -> None:
+    """Make a file read-only and give it the time of change of published files."""
+    path.chmod(0o444)
+    os.utime(path, ns=(SEALED_NS, SEALED_NS))
+
+
 def _remove(folder: Path) -> None:
     """Remove a folder with all that is in it; most have nothing in them, or are not there."""
     try:
@@ -317,8 +335,7 @@ def _link_file(source: Path, target: Path) -> None:
         import shutil
 
         shutil.copyfile(source, target)
-        target.chmod(0o444)
-        os.utime(target, ns=(SEALED_NS, SEALED_NS))
+        seal(target)
 
 
 def _write_synced(path: Path, text: str) -> None:
