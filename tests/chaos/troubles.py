@@ -102,6 +102,7 @@ def clock_jump(round_: Round) -> None:
         run.kill()
         round_.done.append("killed")
     round_.end(run, [-signal.SIGKILL])
+    watch.tidy(run.pid)
     watch.shift(_some_time(round_))
 
 
