@@ -44,7 +44,7 @@ def round_(tmp_path: Path) -> Round:
     folder = tmp_path / "round"
     miniature.copy_in_some_state(reference, folder, Random(1), max_to_do=1)
     execute(build.plan(), folder / "store")
-    found = Round(reference, folder, "mark", Random(1), can_verify=False)
+    found = Round(reference, folder, "mark", Random(1))
     found.look_back()
     return found
 
