@@ -171,7 +171,7 @@ class Child:
         )
 
     def _was_out_of_memory(self) -> bool:
-        """Tell whether the kernel ended it for want of memory; where it keeps no count, it may be."""
+        """Tell whether the kernel ended it for want of memory; without a count it may have."""
         if self.process.returncode != -signal.SIGKILL:
             return False
         return self.oom_kills is None or machine.num_oom_kills() != self.oom_kills
