@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import argparse
 import os
+import resource
 import shutil
 import subprocess
 import sys
@@ -146,8 +147,10 @@ def _disturb(round_: Round, kind: str, max_to_do: int | None) -> list[int]:
 
 
 def _summary(results: Sequence[Result], wall_s: float) -> str:
+    used = resource.getrusage(resource.RUSAGE_CHILDREN)
+    cpu_s = used.ru_utime + used.ru_stime
     lines = [
-        f"\n{len(results)} rounds in {wall_s:.0f} s",
+        f"\n{len(results)} rounds in {wall_s:.0f} s, with {cpu_s:.0f} s of CPU",
         f"  {'kind':10} rounds  wrong  reruns  s",
     ]
     for kind in sorted({result.kind for result in results}):
