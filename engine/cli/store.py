@@ -9,6 +9,7 @@ import re
 import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -188,9 +189,10 @@ def _users(store: Store, damaged: Sequence[str]) -> dict[str, str]:
 
     users: dict[str, str] = {}
     for run in runs.all_runs(store) if damaged else ():
-        for node in run.plan().nodes:
-            if node.key in damaged:
-                users[node.key] = f"`{node.id}` of run {run.id}"
+        with suppress(RequestError):  # its plan may be damaged as well
+            for node in run.plan().nodes:
+                if node.key in damaged:
+                    users[node.key] = f"`{node.id}` of run {run.id}"
     return users
 
 

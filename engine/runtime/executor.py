@@ -291,7 +291,9 @@ class Executor:
             self._repair(work, worker, end, last)
         else:
             message = last.get("message") or _describe(end)
-            found = retries.retry(end.exit_code, worker.last, message)
+            found = retries.retry(
+                end.exit_code, worker.last, message, out_of_memory=end.out_of_memory
+            )
             if found is None or work.attempt >= self.settings.retries:
                 self._fail(work, worker, message, last.get("hint"))
             else:
@@ -401,8 +403,7 @@ def _describe(end: End) -> str:
         return f"its process ended with exit code {end.exit_code} and no message"
     name = signal.Signals(-end.exit_code).name
     text = f"its process was ended by {name} at {end.peak_memory_gb:.1f} GB of memory"
-    is_killed = -end.exit_code == signal.SIGKILL
-    return text + ("; the machine may be out of memory" if is_killed else "")
+    return text + ("; the machine may be out of memory" if end.out_of_memory else "")
 
 
 @contextmanager

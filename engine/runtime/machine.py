@@ -51,6 +51,19 @@ def free_memory_gb() -> float | None:
     return min(found) / 1e9 if found else None
 
 
+def num_oom_kills(path: Path = Path("/proc/vmstat")) -> int | None:
+    """Return how many processes the kernel has ended for want of memory; None where it is silent.
+
+    It counts all of them, those of other containers too.
+    """
+    try:
+        lines = path.read_text(encoding="ascii").splitlines()
+    except (OSError, ValueError):
+        return None
+    found = [line.removeprefix("oom_kill ") for line in lines if line.startswith("oom_kill ")]
+    return int(found[0]) if found else None
+
+
 @dataclass(frozen=True, slots=True)
 class GroupUsage:
     """What the processes of a group take: memory now, CPU since they began."""

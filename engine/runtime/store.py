@@ -89,6 +89,10 @@ class Store:
         path.mkdir(parents=True, exist_ok=True)
         return path
 
+    def forget(self, key: str) -> None:
+        """Remove the scratch folder of a key: what is in it is of no use."""
+        _remove(self.root / "scratch" / key)
+
     def staging(self, key: str) -> Path:
         """Return a new empty folder to be published; what dead writers of the key left is removed.
 
@@ -104,9 +108,7 @@ class Store:
 
     def discard(self, staging: Path) -> None:
         """Remove a staging folder that will not be published."""
-        import shutil
-
-        shutil.rmtree(staging, ignore_errors=True)
+        _remove(staging)
 
     def publish(
         self,
@@ -167,7 +169,7 @@ class Store:
         for folder in (staging, *(path for path in staging.rglob("*") if path.is_dir())):
             durable.sync(folder)
         self.move_in(node.key, staging)
-        _remove(self.root / "scratch" / node.key)
+        self.forget(node.key)
         artifact = self.get(node.key)
         assert artifact is not None
         return artifact

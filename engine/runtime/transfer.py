@@ -75,7 +75,7 @@ def bring_in(folder: Path, store: Store) -> Carried:
     run = Run(source.runs / index["run"])
     try:
         planned = {node.key for node in run.plan().nodes}
-    except (OSError, ValueError, KeyError, TypeError) as error:
+    except RequestError as error:
         raise _refused(f"the plan of its run is no plan: {error}") from error
     if planned != set(index["keys"]):
         raise _refused("its artifacts are not those of its plan")

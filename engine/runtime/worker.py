@@ -152,10 +152,7 @@ def _run_stage(
     node = job.node
     stage = world.stage(node.stage)
     reads = stage.reads(node.params)
-    parents = {
-        port: {label: _input(store, key, label) for label, key in labels.items()}
-        for port, labels in job.inputs.items()
-    }
+    parents = _parents(store, job)
     inputs = Inputs({port: _narrowed(labels, reads.get(port)) for port, labels in parents.items()})
     tools = Tools(
         seed=node.seed,
@@ -171,11 +168,14 @@ def _run_stage(
     )
     params = plugin.bind(stage.params, node.params)
     if job.part is not None:
-        return _run_part(stage, inputs, params, tools)
+        found = _run_part(stage, inputs, params, tools)
+        _check_inputs(store, job)
+        return found
     outputs = Outputs(store.staging(node.key))
     try:
         stage.run(inputs, params, outputs, tools)
         counts = outputs.counts()
+        _check_inputs(store, job)
         if not lock.is_ours():
             raise StageError(
                 "another run took the node over while this process stood still", is_transient=True
@@ -185,6 +185,22 @@ def _run_stage(
         store.discard(outputs.path)  # on a full disk the other nodes need the room now
         raise
     return {"type": "finished", "counts": counts}
+
+
+def _parents(store: Store, job: Job) -> dict[str, dict[str, Artifact]]:
+    return {
+        port: {label: _input(store, key, label) for label, key in labels.items()}
+        for port, labels in job.inputs.items()
+    }
+
+
+def _check_inputs(store: Store, job: Job) -> None:
+    """Raise InputError if an input was touched while it was read: what was made of it is void."""
+    try:
+        _parents(store, job)
+    except InputError:
+        store.forget(job.node.key)
+        raise
 
 
 def _run_part(stage: Stage, inputs: Inputs, params: Any, tools: Tools) -> dict[str, Any]:

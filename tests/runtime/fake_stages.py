@@ -105,6 +105,13 @@ def _bulk(inputs: Inputs, params: BulkParams, outputs: Outputs, tools: Tools) ->
         tools.progress(number, number, "words")
 
 
+def _late(inputs: Inputs, params: SlowParams, outputs: Outputs, tools: Tools) -> None:
+    _slow(inputs, params, outputs, tools)
+    for artifact in inputs.many("rows").values():
+        for row in artifact.rows("rows"):
+            outputs.rows("read").write(row)
+
+
 def _family(inputs: Inputs, params: SlowParams, outputs: Outputs, tools: Tools) -> None:
     with subprocess.Popen(["sleep", "1000"]) as child:
         _slow(inputs, params, outputs, tools)
@@ -155,6 +162,7 @@ STAGES = {
         Stage("fail", 1, MANY, FailParams, Needs(), _fail),
         Stage("report", 1, MANY, FailParams, Needs(), _fail),
         Stage("bulk", 1, MANY, BulkParams, Needs(), _bulk),
+        Stage("late", 1, MANY, SlowParams, Needs(), _late),
         Stage("family", 1, MANY, SlowParams, Needs(), _family),
         Stage("environment", 1, MANY, CountParams, Needs(all_threads=True), _environment),
     )
