@@ -14,9 +14,9 @@ from __future__ import annotations
 import errno
 import json
 import os
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -28,6 +28,7 @@ from engine.runtime import durable, hashing
 from engine.runtime.locks import KeyLock
 
 MANIFEST = "manifest.json"
+_MANY = 1000  # files of one artifact
 Parents = Mapping[str, Mapping[str, Artifact]]  # port -> label -> artifact
 Reads = Mapping[str, Sequence[str]]  # port -> the row sets, files and folders that are read
 _ALL: Reads = {}
@@ -137,9 +138,9 @@ class Store:
             preimage=node.preimage,
             content_digest=keys.digest([[entry.name, entry.sha256] for entry in files]),
         )
-        _write_synced(staging / MANIFEST, json.dumps(asdict(manifest), indent=1, sort_keys=True))
-        for folder in (staging, *(path for path in staging.rglob("*") if path.is_dir())):
-            durable.sync(folder)
+        _write_synced(staging / MANIFEST, _manifest_text(manifest))
+        for folder in _folders(files):
+            durable.sync(staging / folder)
         self._move_in(node.key, staging)
         _remove(self.root / "scratch" / node.key)
         artifact = self.get(node.key)
@@ -218,36 +219,57 @@ def _read_manifest(path: Path) -> Manifest | None:
 
 def _is_whole(folder: Path, entry: FileEntry) -> bool:
     with suppress(OSError):
-        return (folder / entry.name).stat().st_size == entry.size_bytes
+        return os.stat(f"{folder}/{entry.name}").st_size == entry.size_bytes  # noqa: PTH116
     return False
 
 
-def _plain_files(folder: Path) -> list[Path]:
-    found = sorted(path for path in folder.rglob("*") if path.is_symlink() or not path.is_dir())
-    for path in found:
-        if path.is_symlink() or not path.is_file():
-            raise ValueError(f"`{path.name}` is not a plain file: an artifact holds nothing else")
-    return found
+def _plain_files(folder: str, prefix: str = "") -> Iterator[str]:
+    """Yield the names of all files below a folder. Raise ValueError for what is no plain file."""
+    for entry in list(os.scandir(f"{folder}/{prefix}")):
+        if entry.is_dir(follow_symlinks=False):
+            yield from _plain_files(folder, f"{prefix}{entry.name}/")
+        elif entry.is_file(follow_symlinks=False):
+            yield prefix + entry.name
+        else:
+            raise ValueError(f"`{entry.name}` is not a plain file: an artifact holds nothing else")
 
 
 def _sealed(folder: Path) -> tuple[FileEntry, ...]:
     """Hash all files of a folder, bring them to the disk and make them read-only."""
-    paths = _plain_files(folder)
-    size_bytes = sum(path.stat().st_size for path in paths)
-    entries = hashing.side_by_side(partial(_entry, folder), paths, size_bytes)
-    durable.bring_to_disk(folder, paths)
+    names = sorted(_plain_files(str(folder)), key=lambda name: name.split("/"))
+    size_bytes = sum(os.stat(f"{folder}/{name}").st_size for name in names)  # noqa: PTH116
+    entries = hashing.side_by_side(partial(_entry, str(folder)), names, size_bytes)
+    durable.bring_to_disk(folder, names)
     return tuple(entries)
 
 
-def _entry(folder: Path, path: Path) -> FileEntry:
-    descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+def _manifest_text(manifest: Manifest) -> str:
+    """Return a manifest as JSON: indented, unless nobody would read that many lines."""
+    files = [
+        {"name": entry.name, "sha256": entry.sha256, "size_bytes": entry.size_bytes}
+        for entry in manifest.files
+    ]
+    data = {**asdict(replace(manifest, files=())), "files": files}
+    return json.dumps(data, indent=1 if len(files) < _MANY else None, sort_keys=True)
+
+
+def _folders(files: Iterable[FileEntry]) -> set[str]:
+    """Return all folders on the way to files, "" for the one they are named from."""
+    found = {""}
+    for name in {entry.name.rpartition("/")[0] for entry in files}:
+        parts = name.split("/")
+        found.update("/".join(parts[:depth]) for depth in range(1, len(parts) + 1))
+    return found
+
+
+def _entry(folder: str, name: str) -> FileEntry:
+    descriptor = os.open(f"{folder}/{name}", os.O_RDONLY | os.O_CLOEXEC)
     try:
         sha256 = hashing.digest_open(descriptor).hex()
         os.fchmod(descriptor, 0o444)
-        size = os.fstat(descriptor).st_size
+        return FileEntry(name, os.fstat(descriptor).st_size, sha256)
     finally:
         os.close(descriptor)
-    return FileEntry(path.relative_to(folder).as_posix(), size, sha256)
 
 
 def _remove(folder: Path) -> None:
