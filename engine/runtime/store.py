@@ -62,6 +62,10 @@ class Store:
             if manifest is not None:
                 yield manifest
 
+    def manifest(self, key: str) -> Manifest | None:
+        """Return the manifest of a key, whether or not its files are whole."""
+        return _read_manifest(self._path(key) / MANIFEST)
+
     def lock(self, key: str) -> KeyLock:
         """Return the lock that a process must hold while it works on a key."""
         return KeyLock(self.root / "locks", key)

@@ -16,6 +16,8 @@ from engine.runtime.store import Store
 
 RUNS_LOOKED_AT = 20
 _FINISHED = b'"node_finished"'  # the name of `events.NodeFinished` in a log
+_HEAD_CHARS = 40  # of a line: the name of its type is among them
+_CHUNK_BYTES = 1 << 20
 
 
 def measurements(store: Store) -> list[Measurement]:
@@ -32,20 +34,39 @@ def _has_worked(run: Path) -> bool:
 
 def _of_run(run: Path, facts: dict[str, Any]) -> Iterator[Measurement]:
     device = facts.get("settings", {}).get("device", "cpu")
+    for line in _finished_lines(run / "events.jsonl"):
+        event = json.loads(line)
+        yield Measurement(
+            recipe=facts["recipe"],
+            node=event["node"],
+            stage=event["node"].split("/", maxsplit=1)[0].split("@", maxsplit=1)[0],
+            wall_s=event["wall_s"],
+            peak_memory_gb=event["peak_memory_gb"],
+            run=run.name,
+            counts=event.get("counts", {}),
+            device=device,
+        )
+
+
+def _finished_lines(path: Path) -> Iterator[bytes]:
+    """Yield the lines that tell of a finished node: one in a thousand of a long run."""
     try:
-        lines = (run / "events.jsonl").read_bytes().split(b"\n")[:-1]  # the last may be torn
+        file = path.open("rb")
     except FileNotFoundError:
         return
-    for line in lines:
-        if _FINISHED in line[:40]:
-            event = json.loads(line)
-            yield Measurement(
-                recipe=facts["recipe"],
-                node=event["node"],
-                stage=event["node"].split("/", maxsplit=1)[0].split("@", maxsplit=1)[0],
-                wall_s=event["wall_s"],
-                peak_memory_gb=event["peak_memory_gb"],
-                run=run.name,
-                counts=event.get("counts", {}),
-                device=device,
-            )
+    rest = b""
+    with file:
+        while chunk := file.read(_CHUNK_BYTES):
+            whole, end, torn = (rest + chunk).rpartition(b"\n")
+            yield from _lines_with(_FINISHED, whole + end)
+            rest = torn  # the very last may be torn for good
+
+
+def _lines_with(word: bytes, lines: bytes) -> Iterator[bytes]:
+    """Yield the lines that begin, but for a few characters, with a word."""
+    place = lines.find(word)
+    while place >= 0:
+        start, end = lines.rfind(b"\n", 0, place) + 1, lines.index(b"\n", place)
+        if place - start < _HEAD_CHARS:
+            yield lines[start:end]
+        place = lines.find(word, end)
