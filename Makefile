@@ -6,7 +6,7 @@ BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check
 export OMP_WAIT_POLICY := PASSIVE
 
-.PHONY: quickstart test test-all stamps pocket vllm-env test-vllm test-editor golden clean
+.PHONY: quickstart test test-all stamps pocket vllm-env test-vllm test-editor chaos golden clean
 
 quickstart: $(VENV)/.user
 	$(BIN)/adapt run recipes/quickstart.yaml
@@ -87,6 +87,13 @@ $(EDITOR_ENV)/.done:
 
 test-editor: $(VENV)/.dev $(EDITOR_ENV)/.done
 	ADAPT_YAML_LANGUAGE_SERVER="node $(EDITOR_SERVER)" $(BIN)/python -m pytest -m editor
+
+# Kills, damage, full disks and clock jumps over and over; each round must end as if nothing had been.
+CHAOS_ROUNDS ?= 200
+CHAOS_SEED ?= 1
+
+chaos: $(VENV)/.dev
+	$(BIN)/python -m tests.chaos.chaos --rounds $(CHAOS_ROUNDS) --seed $(CHAOS_SEED)
 
 clean:
 	rm -rf $(VENV) $(VLLM_ENV) $(EDITOR_ENV) .adapt .pytest_cache .mypy_cache .ruff_cache .import_linter_cache

@@ -13,8 +13,8 @@ from engine.cli.status import chosen_run
 from engine.diagnostics import Diagnostic, RequestError
 from engine.rendering import verdicts
 from engine.runtime import runs
-from engine.runtime.events import NodeStatus
 from engine.runtime.runs import Run
+from engine.runtime.status import NodeStatus
 from engine.runtime.store import Store
 
 REPORT = "report"

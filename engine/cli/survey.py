@@ -5,7 +5,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import re
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
@@ -179,35 +178,22 @@ def _shape(encoded: bytes) -> tuple[str, int, int] | None:
         return None
 
 
-@dataclass(frozen=True, slots=True)
-class _Pictures:
-    """Stands for an image bank: names are indexes into a sample."""
-
-    encoded: Mapping[str, bytes]
-
-    def open(self, digest: str) -> Any:
-        from engine.images import decode
-
-        return decode(self.encoded[digest])
-
-
 def _look_alikes(pictures: Sequence[bytes]) -> tuple[int, int, int]:
     """Return equal pictures, further ones that look alike, and how many were compared."""
-    from engine.filters._signatures import LookAlikes, Signatures
-    from engine.images import ImageError
+    from engine.filters._signatures import LookAlikes, look_of
+    from engine.images import ImageError, decode
 
     step = max(1, len(pictures) // _HASHED_PICTURES)
-    chosen = {hashlib.sha256(b).hexdigest() + str(i): b for i, b in enumerate(pictures[::step])}
-    signatures = Signatures(_Pictures(chosen))  # type: ignore[arg-type]  # it only opens
     seen, kinds = LookAlikes(NEAR_BITS), Counter[str]()
-    for name in chosen:
+    for number, encoded in enumerate(pictures[::step]):
         try:
-            found = seen.find(signatures, name)
+            look = look_of(decode(encoded), has_hash=True)
         except ImageError:
             continue
+        found = seen.find(look)
         kinds["compared"] += 1
         if found is None:
-            seen.add(signatures, name, name)
+            seen.add(look, str(number))
         else:
             kinds["equal" if found[1] == "equal pixels" else "near"] += 1
     return kinds["equal"], kinds["near"], kinds["compared"]

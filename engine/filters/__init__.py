@@ -1,15 +1,15 @@
 """Filters: keep a record, or say why not. One file per filter; each exports `PLUGIN`.
 
-A filter is opened once per node and then called with batches in order, so it may remember what it
-has seen (near duplicates) or hold a model (a judge). The returned list has one entry per record:
-None keeps it, a short constant text drops it, and becomes its reason in the ledger.
+A filter works in two halves. `measure` finds out what costs time (decoded pixels, a judge's words):
+of each record by itself, so it is done in shards, by several processes, and kept. `open` returns
+what decides, from a record and its measurement: it is called with the records in order, so it may
+remember what it let pass, and it must be cheap, because every process decides anew.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 from engine.artifacts import Artifact
@@ -35,7 +35,16 @@ class Ask:
 
 
 TextModel = Callable[[Sequence[str], Ask], Sequence[str | None]]  # None: that request failed
-Judge = Callable[[Sequence[Record]], Sequence[Verdict | None]]
+Decide = Callable[[Record, Any], Verdict | None]  # a record and its measurement, None without one
+Keep = Callable[[str, int, Callable[[], Iterable[Any]]], list[Any]]  # as `Tools.keep`
+
+
+@dataclass(frozen=True, slots=True)
+class Measure:
+    """Finds out one JSON value per record, which depends on that record alone."""
+
+    of: Callable[[Sequence[Record]], Iterable[Any]]
+    shared_name: str | None = None  # filters with the same name measure the same: done once
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,7 +55,7 @@ class FilterContext:
     benchmarks: Mapping[str, Artifact]  # by name; for decontamination
     open_model: Callable[[ModelUse], TextModel]  # loads at the first question
     prompts: Mapping[str, str]  # template text by "name@version"
-    scratch: Path
+    keep: Keep  # for work that `open` must do
     seed: int
 
 
@@ -56,5 +65,7 @@ class Filter:
 
     version: int
     params: type
-    open: Callable[[Any, FilterContext], Judge]
+    open: Callable[[Any, FilterContext], Decide]
+    measure: Callable[[Any, FilterContext], Measure | None] | None = None
+    remembers: bool = False  # what it decides depends on the records before
     needs_accelerator: bool = False

@@ -8,45 +8,53 @@ pictures equal that share layout and differ in detail, such as small rendered fi
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Sequence
 from functools import lru_cache
-from typing import Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
+from engine.filters import Measure
 from engine.images import ImageBank
+from engine.records import Record
+
+if TYPE_CHECKING:
+    from PIL.Image import Image
 
 HASH_BITS = 64
+REMEMBERED_IMAGES = 65536  # pictures of several rows are decoded once while they are remembered
 
 
-class Signatures:
-    """Signatures of the images of a bank; each is computed once, when first asked for."""
+class Look(NamedTuple):
+    """What one picture looks like; as JSON a list of the two."""
 
-    def __init__(self, bank: ImageBank) -> None:
-        self._bank = bank
-        self._pixels: dict[str, bytes] = {}
-        self._hashes: dict[str, int] = {}
-
-    def pixels(self, digest: str) -> bytes:
-        """Return the digest of an image's size and decoded RGB pixels."""
-        if digest not in self._pixels:
-            picture = self._bank.open(digest)
-            whole = hashlib.blake2b(f"{picture.size}".encode(), digest_size=16)
-            whole.update(picture.tobytes())
-            self._pixels[digest] = whole.digest()
-        return self._pixels[digest]
-
-    def perceptual(self, digest: str) -> int:
-        """Return an image's perceptual hash."""
-        if digest not in self._hashes:
-            import imagehash
-
-            bits = imagehash.phash(self._bank.open(digest)).hash.flatten()
-            self._hashes[digest] = int("".join("1" if bit else "0" for bit in bits), 2)
-        return self._hashes[digest]
+    pixels: str  # digest of size and decoded RGB pixels
+    hash_bits: int | None  # perceptual hash, where it was asked for
 
 
-@lru_cache(maxsize=8)
-def signatures_of(bank: ImageBank) -> Signatures:
-    """Return the signatures of a bank; filters on the same bank share them."""
-    return Signatures(bank)
+def look_of(picture: Image, *, has_hash: bool) -> Look:
+    """Return what a decoded picture looks like."""
+    whole = hashlib.blake2b(f"{picture.size}".encode(), digest_size=16)
+    whole.update(picture.tobytes())
+    return Look(whole.hexdigest(), _perceptual(picture) if has_hash else None)
+
+
+def looks(bank: ImageBank, *, has_hash: bool) -> Measure:
+    """Return what measures the looks of each picture of a record."""
+
+    @lru_cache(maxsize=REMEMBERED_IMAGES)
+    def look(digest: str) -> Look:
+        return look_of(bank.open(digest), has_hash=has_hash)
+
+    def of(records: Sequence[Record]) -> list[list[Look]]:
+        return [[look(digest) for digest in record.images] for record in records]
+
+    return Measure(of, "looks" if has_hash else "pixels")
+
+
+def _perceptual(picture: Image) -> int:
+    import imagehash
+
+    bits = imagehash.phash(picture).hash.flatten()
+    return int("".join("1" if bit else "0" for bit in bits), 2)
 
 
 class NearestHashes:
@@ -88,18 +96,18 @@ class LookAlikes:
         self._label_by_pixels: dict[bytes, str] = {}
         self._nearest = NearestHashes()
 
-    def find(self, signatures: Signatures, digest: str) -> tuple[str, str] | None:
+    def find(self, look: Look) -> tuple[str, str] | None:
         """Return the label of a picture that looks like this one, and how much alike they are."""
-        label = self._label_by_pixels.get(signatures.pixels(digest))
+        label = self._label_by_pixels.get(bytes.fromhex(look.pixels))
         if label is not None:
             return label, "equal pixels"
-        if self._max_distance_bits == 0:
+        if self._max_distance_bits == 0 or look.hash_bits is None:
             return None
-        near = self._nearest.within(signatures.perceptual(digest), self._max_distance_bits)
+        near = self._nearest.within(look.hash_bits, self._max_distance_bits)
         return near and (near[0], f"{near[1]} of {HASH_BITS} bits differ")
 
-    def add(self, signatures: Signatures, digest: str, label: str) -> None:
+    def add(self, look: Look, label: str) -> None:
         """Remember a picture under a label; the first label of equal pixels stays."""
-        self._label_by_pixels.setdefault(signatures.pixels(digest), label)
-        if self._max_distance_bits > 0:
-            self._nearest.add(signatures.perceptual(digest), label)
+        self._label_by_pixels.setdefault(bytes.fromhex(look.pixels), label)
+        if look.hash_bits is not None:
+            self._nearest.add(look.hash_bits, label)

@@ -10,8 +10,7 @@ import re
 from dataclasses import dataclass
 from typing import Annotated
 
-from engine.filters import Filter, FilterContext, Judge, Verdict
-from engine.filters._single import one_by_one
+from engine.filters import Decide, Filter, FilterContext, Verdict
 from engine.plugin import AtLeast
 from engine.records import Record
 
@@ -44,9 +43,9 @@ def reason_to_drop(record: Record, params: Params) -> Verdict | None:
     return None
 
 
-def open_filter(params: Params, context: FilterContext) -> Judge:
+def open_filter(params: Params, context: FilterContext) -> Decide:
     """Open the filter."""
-    return one_by_one(lambda record: reason_to_drop(record, params))
+    return lambda record, _: reason_to_drop(record, params)
 
 
 PLUGIN = Filter(version=1, params=Params, open=open_filter)

@@ -6,12 +6,11 @@ or Open (an open-ended question has no single right answer). Only Yes is kept.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Annotated
 
 from engine import prompts
-from engine.filters import Ask, Filter, FilterContext, Judge, Verdict
+from engine.filters import Ask, Decide, Filter, FilterContext, Measure, Verdict
 from engine.plugin import AtLeast, ModelUse, PromptWith
 from engine.records import Record
 
@@ -30,17 +29,17 @@ class Params:
     as_chat: Annotated[bool, "Ask in a chat turn; a base LLM reads the bare text instead."] = False
 
 
-def open_filter(params: Params, context: FilterContext) -> Judge:
-    """Open the judge."""
+def measure(params: Params, context: FilterContext) -> Measure:
+    """Ask the judge about each task."""
     model = context.open_model(params.judge)
     template = context.prompts[params.prompt]
     ask = Ask(max_new_tokens=params.max_new_tokens, is_raw=not params.as_chat)
+    return Measure(lambda records: model([_question(record, template) for record in records], ask))
 
-    def judge(records: Sequence[Record]) -> list[Verdict | None]:
-        texts = [_question(record, template) for record in records]
-        return [reason_to_drop(written) for written in model(texts, ask)]
 
-    return judge
+def open_filter(params: Params, context: FilterContext) -> Decide:
+    """Open the filter."""
+    return lambda record, written: reason_to_drop(written)
 
 
 def reason_to_drop(written: str | None) -> Verdict | None:
@@ -63,4 +62,4 @@ def _question(record: Record, template: str) -> str:
     )
 
 
-PLUGIN = Filter(version=1, params=Params, open=open_filter, needs_accelerator=True)
+PLUGIN = Filter(version=1, params=Params, open=open_filter, measure=measure, needs_accelerator=True)

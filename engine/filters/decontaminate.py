@@ -8,18 +8,20 @@ pictures in different folders.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Annotated
+from functools import partial
+from typing import Annotated, Any
+from urllib.parse import quote
 
 from engine.artifacts import Artifact
-from engine.filters import Filter, FilterContext, Judge, Verdict
-from engine.filters._signatures import LookAlikes, Signatures, signatures_of
-from engine.filters._single import one_by_one
+from engine.filters import Decide, Filter, FilterContext, Keep, Measure, Verdict
+from engine.filters._signatures import Look, LookAlikes, look_of, looks
 from engine.images import ImageBank
 from engine.plugin import Between
 from engine.records import Record
 
+SHARD_IMAGES = 256  # never vary it, shards are found by number
 _SEPARATOR = "\n"  # stands in no name of a benchmark
 
 
@@ -35,44 +37,70 @@ class Params:
     ] = False
 
 
-def open_filter(params: Params, context: FilterContext) -> Judge:
+def measure(params: Params, context: FilterContext) -> Measure | None:
+    """Find out what every picture looks like, if there is a benchmark to compare it with."""
+    if not context.benchmarks:
+        return None
+    return looks(context.images, has_hash=params.max_distance_bits > 0)
+
+
+def open_filter(params: Params, context: FilterContext) -> Decide:
     """Open the filter; reads the pictures of all benchmarks."""
     forbidden = LookAlikes(params.max_distance_bits)
     by_source_id: dict[str, str] = {}
     for name, artifact in context.benchmarks.items():
-        _forbid(name, artifact, forbidden, by_source_id)
+        for item in artifact.records("rows"):
+            by_source_id.setdefault(item.meta.source_id, _label(name, item))
+        for look, label in _looks_of_benchmark(name, artifact, params, context.keep):
+            forbidden.add(look, label)
     known_ids: Mapping[str, str] = by_source_id if params.by_source_id else {}
-    signatures = signatures_of(context.images)
-    return one_by_one(lambda record: _reason_to_drop(record, forbidden, known_ids, signatures))
+
+    def decide(record: Record, found: Sequence[Sequence[Any]] | None) -> Verdict | None:
+        shown = [Look(*values) for values in found or ()]
+        return _reason_to_drop(record, shown, forbidden, known_ids)
+
+    return decide
 
 
-def _forbid(
-    name: str, artifact: Artifact, forbidden: LookAlikes, by_source_id: dict[str, str]
-) -> None:
-    signatures = signatures_of(ImageBank([artifact.path]))
-    seen: set[str] = set()
+def _looks_of_benchmark(
+    name: str, artifact: Artifact, params: Params, keep: Keep
+) -> Iterator[tuple[Look, str]]:
+    """Yield the looks of each picture once, with the label of the first item that shows it."""
+    labels: dict[str, str] = {}
     for item in artifact.records("rows"):
-        label = f"{name}{_SEPARATOR}{item.meta.source_id}"
-        by_source_id.setdefault(item.meta.source_id, label)
         for digest in item.images:
-            if digest not in seen:
-                seen.add(digest)
-                forbidden.add(signatures, digest, label)
+            labels.setdefault(digest, _label(name, item))
+    digests, bank = list(labels), ImageBank([artifact.path])
+    has_hash = params.max_distance_bits > 0
+    kept_as = f"benchmark-{'looks' if has_hash else 'pixels'}-{quote(name, safe='')}"
+    for number, start in enumerate(range(0, len(digests), SHARD_IMAGES)):
+        shard = digests[start : start + SHARD_IMAGES]
+        work = partial(_looks, bank, shard, has_hash=has_hash)
+        for digest, value in zip(shard, keep(kept_as, number, work), strict=True):
+            yield Look(*value), labels[digest]
+
+
+def _looks(bank: ImageBank, digests: Sequence[str], *, has_hash: bool) -> list[Look]:
+    return [look_of(bank.open(digest), has_hash=has_hash) for digest in digests]
+
+
+def _label(benchmark: str, item: Record) -> str:
+    return f"{benchmark}{_SEPARATOR}{item.meta.source_id}"
 
 
 def _reason_to_drop(
     record: Record,
+    found: Sequence[Look],
     forbidden: LookAlikes,
     by_source_id: Mapping[str, str],
-    signatures: Signatures,
 ) -> Verdict | None:
     label = by_source_id.get(record.meta.source_id)
     if label is not None:
         return _verdict(label, "equal source id")
-    for digest in record.images:
-        found = forbidden.find(signatures, digest)
-        if found is not None:
-            return _verdict(*found)
+    for look in found:
+        alike = forbidden.find(look)
+        if alike is not None:
+            return _verdict(*alike)
     return None
 
 
@@ -81,4 +109,4 @@ def _verdict(label: str, likeness: str) -> Verdict:
     return Verdict(f"in benchmark {benchmark}", f"item {item}, {likeness}")
 
 
-PLUGIN = Filter(version=1, params=Params, open=open_filter)
+PLUGIN = Filter(version=1, params=Params, open=open_filter, measure=measure)

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Annotated
 
-from engine.filters import Filter, FilterContext, Judge, Verdict
-from engine.filters._single import one_by_one
-from engine.images import ImageBank, size_px
+from engine.filters import Decide, Filter, FilterContext, Measure, Verdict
+from engine.images import size_px
 from engine.plugin import AtLeast
 from engine.records import Record
 
@@ -22,10 +22,9 @@ class Params:
     ] = None
 
 
-def reason_to_drop(record: Record, params: Params, images: ImageBank) -> Verdict | None:
-    """Say why a picture's shape disqualifies its record; only headers are read."""
-    for digest in record.images:
-        width, height = size_px(images.encoded(digest))
+def reason_to_drop(sizes_px: Iterable[Sequence[int]], params: Params) -> Verdict | None:
+    """Say why the shape of one of its pictures disqualifies a record."""
+    for width, height in sizes_px:
         short, long = sorted((width, height))
         if short < params.min_side_px:
             return Verdict("too small", f"{width} x {height} px")
@@ -34,9 +33,18 @@ def reason_to_drop(record: Record, params: Params, images: ImageBank) -> Verdict
     return None
 
 
-def open_filter(params: Params, context: FilterContext) -> Judge:
+def measure(params: Params, context: FilterContext) -> Measure:
+    """Measure width and height of every picture; only headers are read."""
+
+    def of(records: Sequence[Record]) -> list[list[tuple[int, int]]]:
+        return [[size_px(context.images.encoded(d)) for d in r.images] for r in records]
+
+    return Measure(of, "sizes")
+
+
+def open_filter(params: Params, context: FilterContext) -> Decide:
     """Open the filter."""
-    return one_by_one(lambda record: reason_to_drop(record, params, context.images))
+    return lambda record, sizes_px: reason_to_drop(sizes_px, params)
 
 
-PLUGIN = Filter(version=1, params=Params, open=open_filter)
+PLUGIN = Filter(version=1, params=Params, open=open_filter, measure=measure)

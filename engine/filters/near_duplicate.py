@@ -8,12 +8,12 @@ their hashes collide. Captions play no part: one picture with two captions is on
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Annotated
+from typing import Annotated, Any
 
-from engine.filters import Filter, FilterContext, Judge, Verdict
-from engine.filters._signatures import LookAlikes, Signatures, signatures_of
-from engine.filters._single import one_by_one
+from engine.filters import Decide, Filter, FilterContext, Measure, Verdict
+from engine.filters._signatures import Look, LookAlikes, looks
 from engine.plugin import Between
 from engine.records import Record
 
@@ -27,20 +27,29 @@ class Params:
     ] = 0
 
 
-def open_filter(params: Params, context: FilterContext) -> Judge:
+def measure(params: Params, context: FilterContext) -> Measure:
+    """Find out what every picture looks like."""
+    return looks(context.images, has_hash=params.max_distance_bits > 0)
+
+
+def open_filter(params: Params, context: FilterContext) -> Decide:
     """Open the filter; it remembers every picture that it let pass."""
-    signatures, seen = signatures_of(context.images), LookAlikes(params.max_distance_bits)
-    return one_by_one(lambda record: _reason_to_drop(record, seen, signatures))
+    seen = LookAlikes(params.max_distance_bits)
+
+    def decide(record: Record, found: Sequence[Sequence[Any]]) -> Verdict | None:
+        return _reason_to_drop(record, [Look(*values) for values in found], seen)
+
+    return decide
 
 
-def _reason_to_drop(record: Record, seen: LookAlikes, signatures: Signatures) -> Verdict | None:
-    for digest in record.images:
-        found = seen.find(signatures, digest)
-        if found is not None:
-            return Verdict("duplicate image", f"of {found[0]}, {found[1]}")
-    for digest in record.images:
-        seen.add(signatures, digest, record.meta.source_id)
+def _reason_to_drop(record: Record, found: Sequence[Look], seen: LookAlikes) -> Verdict | None:
+    for look in found:
+        alike = seen.find(look)
+        if alike is not None:
+            return Verdict("duplicate image", f"of {alike[0]}, {alike[1]}")
+    for look in found:
+        seen.add(look, record.meta.source_id)
     return None
 
 
-PLUGIN = Filter(version=1, params=Params, open=open_filter)
+PLUGIN = Filter(version=1, params=Params, open=open_filter, measure=measure, remembers=True)

@@ -10,8 +10,7 @@ from collections import Counter
 from dataclasses import dataclass
 from typing import Annotated
 
-from engine.filters import Filter, FilterContext, Judge, Verdict
-from engine.filters._single import one_by_one
+from engine.filters import Decide, Filter, FilterContext, Verdict
 from engine.plugin import Between
 from engine.records import Record
 
@@ -48,9 +47,9 @@ def reason_to_drop(record: Record, params: Params) -> Verdict | None:
     return Verdict("repeats itself", f"ratio {ratio:.2f}") if ratio > params.max_ratio else None
 
 
-def open_filter(params: Params, context: FilterContext) -> Judge:
+def open_filter(params: Params, context: FilterContext) -> Decide:
     """Open the filter."""
-    return one_by_one(lambda record: reason_to_drop(record, params))
+    return lambda record, _: reason_to_drop(record, params)
 
 
 PLUGIN = Filter(version=1, params=Params, open=open_filter)

@@ -6,11 +6,13 @@ network or other folder but through `tools`. Importing a stage imports nothing h
 
 from __future__ import annotations
 
-import json
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple, Protocol, TypeVar
+
+from engine.plan import journal
 
 if TYPE_CHECKING:
     from engine.artifacts import Inputs, Outputs
@@ -93,6 +95,7 @@ class Machine:
     num_devices: int = 1  # GPUs of this node; only training gets more than one
     is_offline: bool = True
     shrink: int = 0  # how often the node ran out of memory before: halve batches that often
+    checkpoint_every_s: float = 600.0  # training keeps what it has at least this often
 
 
 def _never() -> bool:
@@ -125,33 +128,50 @@ class Tools:
         if self.part is not None:
             raise PartDone
 
-    def journal(
+    def keep(self, name: str, number: int, work: Callable[[], Iterable[Any]]) -> list[Any]:
+        """Return the rows of a shard: those kept in scratch, else those of `work`, kept now."""
+        return journal.kept(self.scratch, name, number, work)
+
+    def shards(
         self,
         name: str,
-        batches: Sequence[Sequence[Item]],
-        work: Callable[[Sequence[Item]], Sequence[Mapping[str, Any]]],
+        batches: Iterable[Sequence[Item]],
+        work: Callable[[Sequence[Item]], Iterable[Mapping[str, Any]]],
         unit: str,
-    ) -> Iterator[dict[str, Any]]:
-        """Stream the rows that `work` makes of each batch, in order.
+        total: int,
+    ) -> Iterator[tuple[Sequence[Item], list[dict[str, Any]]]]:
+        """Stream batches with the rows that `work` makes of each; `total` counts all their items.
 
         Each finished batch is kept in scratch, so a kill costs at most one batch; a rerun reads the
         finished ones back. `work` must depend on its batch alone. In a part only the share is
         worked on, nothing is yielded, and `PartDone` is raised at the end.
         """
-        chosen = self.share(range(len(batches)))
-        total = sum(len(batches[number]) for number in chosen)
+        if self.part is not None:
+            total = -(-total // self.part.count)  # about its share
         done = 0
-        for number in chosen:
-            path = self.scratch / f"{name}-{number:06d}.jsonl"
-            if not path.exists():
-                rows = work(batches[number])
-                _write_whole(path, "".join(json.dumps(row) + "\n" for row in rows))
-            done += len(batches[number])
-            self.progress(done, total, unit)
+        for number, batch in enumerate(batches):
+            if not self.share([number]):
+                continue
+            rows = self.keep(name, number, partial(work, batch))
+            done += len(batch)
+            self.progress(done, max(done, total), unit)
             if self.part is None:
-                with path.open(encoding="utf-8") as lines:
-                    yield from (json.loads(line) for line in lines)
+                yield batch, rows
+        if done != total:
+            self.progress(done, done, unit)
         self.end_part()
+
+    def journal(
+        self,
+        name: str,
+        batches: Sequence[Sequence[Item]],
+        work: Callable[[Sequence[Item]], Iterable[Mapping[str, Any]]],
+        unit: str,
+    ) -> Iterator[dict[str, Any]]:
+        """Stream the rows of all batches, as `shards` does."""
+        total = sum(map(len, batches))
+        for _, rows in self.shards(name, batches, work, unit, total):
+            yield from rows
 
 
 @dataclass(frozen=True, slots=True)
@@ -184,12 +204,3 @@ class Plan:
             if node.id == node_id:
                 return node
         raise KeyError(node_id)
-
-
-def _write_whole(path: Path, text: str) -> None:
-    import secrets
-
-    # Another run may be at work on the same shard.
-    temporary = path.with_suffix(f".{secrets.token_hex(4)}.tmp")
-    temporary.write_text(text, encoding="utf-8")
-    temporary.replace(path)

@@ -87,8 +87,8 @@ class Launcher(Protocol):
     def capacity(self) -> Capacity:
         """Return what all processes share; it may change while a run goes."""
 
-    def start(self, job: Job, placement: Placement, log_path: Path) -> Worker:
-        """Start a process for a job; its output is appended to the log."""
+    def start(self, job: Job, placement: Placement, log_path: Path) -> Worker | None:
+        """Start a process for a job, its output appended to the log; None if it must wait."""
 
     def wait(self, timeout_s: float) -> None:
         """Return when a process may have said something or ended, or when the time is over."""
@@ -109,7 +109,7 @@ def environment(
     """Return the environment of a node's process."""
     threads = str(placement.threads)
     changed = {
-        "CUDA_VISIBLE_DEVICES": ",".join(_gpu_name(inherited, gpu) for gpu in placement.gpus),
+        "CUDA_VISIBLE_DEVICES": ",".join(gpu_name(inherited, gpu) for gpu in placement.gpus),
         "OMP_NUM_THREADS": threads,
         "MKL_NUM_THREADS": threads,
         "OMP_WAIT_POLICY": "PASSIVE",  # idle threads must not burn the cores of other nodes
@@ -135,7 +135,8 @@ def with_engine(variables: Mapping[str, str], folder: Path) -> dict[str, str]:
     return {**variables, "PYTHONPATH": os.pathsep.join(filter(None, path))}
 
 
-def _gpu_name(inherited: Mapping[str, str], index: int) -> str:
+def gpu_name(inherited: Mapping[str, str], index: int) -> str:
+    """Return the name by which CUDA knows the n-th GPU that this process may use."""
     visible = [name for name in inherited.get("CUDA_VISIBLE_DEVICES", "").split(",") if name]
     return visible[index] if index < len(visible) else str(index)
 

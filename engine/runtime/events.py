@@ -1,19 +1,17 @@
-"""What happened in a run: an append-only log of typed events; status is a fold over it.
+"""What happens in a run, as typed events, and their form in JSON (schemas/event.schema.json).
 
-One JSON line per event in `events.jsonl`. A line is written by one call, so a kill loses no earlier
-line; a torn last line is ignored.
+`eventlog.py` writes them to a file and reads them back; `status.py` folds them into where a run
+stands.
 """
 
 from __future__ import annotations
 
-import json
-import os
-from collections.abc import Iterable, Mapping
-from dataclasses import asdict, dataclass, field, replace
-from pathlib import Path
+import math
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, fields
 from typing import Any
 
-PROGRESS_EVERY_S = 2.0
+MAX_TIME = 1e11  # seconds since 1970: a time beyond it is a damaged one
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -74,23 +72,23 @@ class NodeProgress:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class NodeUsage:
-    """What the processes of a node take at this moment."""
+    """What the processes of a node take at the moment."""
 
     time: float
     node: str
     memory_gb: float
     cpu_percent: float  # 100 is one core
-    gpu_memory_gb: float | None
+    gpu_memory_gb: float | None  # None without a GPU, or where it cannot be told
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class NodeRetried:
-    """A node will be tried again after a pause."""
+    """A process of a node was lost in a way that may pass; another attempt follows."""
 
     time: float
     node: str
-    attempt: int  # the first retry is 1
-    wait_s: float
+    attempt: int  # of the retry that follows; the first one is 1
+    wait_s: float  # pause before it
     reason: str
 
 
@@ -174,162 +172,59 @@ _TYPES: dict[str, type[Any]] = {
     "run_stopped": RunStopped,
 }
 _NAMES = {kind: name for name, kind in _TYPES.items()}
-_TUPLES = ("nodes", "failed")
 
 
-@dataclass(frozen=True, slots=True)
-class NodeStatus:
-    """Where a node stands: waiting, running, ran, cached, linked, failed, skipped, stopped."""
-
-    state: str = "waiting"
-    done: int = 0
-    total: int | None = None
-    unit: str = ""
-    started_at: float | None = None
-    wall_s: float = 0.0
-    cpu_s: float = 0.0
-    peak_memory_gb: float = 0.0
-    attempts: int = 0  # retries so far
-    memory_gb: float = 0.0  # now
-    cpu_percent: float = 0.0
-    gpu_memory_gb: float | None = None
-    message: str = ""  # why it failed, was skipped, was cached or is tried again
-    counts: Mapping[str, float] = field(default_factory=dict)
+def _is_number(value: Any) -> bool:
+    return isinstance(value, int | float) and math.isfinite(value)
 
 
-@dataclass(frozen=True, slots=True)
-class RunStatus:
-    """Where a run stands: running, finished, failed, stopped."""
+def _is_names(value: Any) -> bool:
+    return isinstance(value, list | tuple) and all(isinstance(name, str) for name in value)
 
-    run: str = ""
-    recipe: str = ""
-    state: str = "running"
-    started_at: float = 0.0
-    changed_at: float = 0.0
-    holder: Mapping[str, Any] = field(default_factory=dict)
-    nodes: Mapping[str, NodeStatus] = field(default_factory=dict)
+
+def _is_counts(value: Any) -> bool:
+    return isinstance(value, Mapping) and all(map(_is_number, value.values()))
+
+
+# A damaged line may still be JSON: nothing of another type may get behind this door.
+_CHECKS: dict[str, Callable[[Any], bool]] = {
+    "float": _is_number,
+    "float | None": lambda value: value is None or _is_number(value),
+    "int": lambda value: isinstance(value, int),
+    "int | None": lambda value: value is None or isinstance(value, int),
+    "str": lambda value: isinstance(value, str),
+    "str | None": lambda value: value is None or isinstance(value, str),
+    "tuple[str, ...]": _is_names,
+    "Mapping[str, Any]": lambda value: isinstance(value, Mapping),
+    "Mapping[str, float]": _is_counts,
+}
+_FIELDS = {
+    kind: tuple((field.name, _CHECKS[str(field.type)]) for field in fields(kind))
+    for kind in _TYPES.values()
+}
 
 
 def to_json(event: Event) -> dict[str, Any]:
-    """Return the JSON form of an event."""
-    return {"type": _NAMES[type(event)], **asdict(event)}
+    """Return the JSON form (schemas/event.schema.json); the type comes first, then the time."""
+    names = (name for name, _ in _FIELDS[type(event)])
+    return {"type": _NAMES[type(event)], **{name: getattr(event, name) for name in names}}
 
 
-def from_json(data: Mapping[str, Any]) -> Event:
-    """Read an event. Raise ValueError for a type this engine does not know."""
-    kind = _TYPES.get(data["type"])
+def from_json(data: Any) -> Event:
+    """Read what `to_json` wrote; fields of a newer engine are left out.
+
+    Raises ValueError for a type that is not known here, and for values that no event has.
+    """
+    kind = _TYPES.get(str(data.get("type"))) if isinstance(data, dict) else None
     if kind is None:
-        raise ValueError(f"unknown event {data['type']!r}")
-    values = {k: tuple(v) if k in _TUPLES else v for k, v in data.items() if k != "type"}
+        raise ValueError("no event that is known here")
+    values: dict[str, Any] = {}
+    for name, is_right in _FIELDS[kind]:
+        value = data.get(name)
+        if not is_right(value):
+            raise ValueError(f"{data['type']}: `{name}` cannot be {value!r}")
+        values[name] = tuple(value) if isinstance(value, list) else value
+    if not 0 <= values["time"] < MAX_TIME:
+        raise ValueError(f"{data['type']}: it cannot have been {values['time']}")
     event: Event = kind(**values)
     return event
-
-
-class EventLog:
-    """Appends events to a file; of a node's progress only a line every other second."""
-
-    def __init__(self, path: Path) -> None:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        self._progress_at: dict[str, float] = {}
-        self._descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o644)
-
-    def append(self, event: Event) -> None:
-        """Write one line, by one call."""
-        if isinstance(event, NodeProgress) and event.done != event.total:
-            if event.time - self._progress_at.get(event.node, 0.0) < PROGRESS_EVERY_S:
-                return
-            self._progress_at[event.node] = event.time
-        os.write(self._descriptor, (json.dumps(to_json(event)) + "\n").encode())
-
-    def close(self) -> None:
-        """Bring the log to the disk and close it."""
-        os.fsync(self._descriptor)
-        os.close(self._descriptor)
-
-
-def read(path: Path, offset: int = 0) -> tuple[list[Event], int]:
-    """Return the events from a byte offset on, and the offset to go on from.
-
-    A last line without its end is left for the next call; it may be torn or still being written.
-    """
-    try:
-        with path.open("rb") as file:
-            file.seek(offset)
-            data = file.read()
-    except FileNotFoundError:
-        return [], offset
-    whole = data[: data.rfind(b"\n") + 1]
-    return [from_json(json.loads(line)) for line in whole.splitlines()], offset + len(whole)
-
-
-def fold(events: Iterable[Event], status: RunStatus | None = None) -> RunStatus:
-    """Return the status after some events, going on from an earlier one."""
-    status = status or RunStatus()
-    for event in events:
-        status = _after(status, event)
-    return status
-
-
-def _after(status: RunStatus, event: Event) -> RunStatus:
-    status = replace(status, changed_at=event.time)
-    if isinstance(event, RunStarted):
-        nodes = {node: NodeStatus() for node in event.nodes}
-        return replace(
-            status,
-            run=event.run,
-            recipe=event.recipe,
-            started_at=event.time,
-            holder=event.holder,
-            nodes=nodes,
-        )
-    if isinstance(event, RunFinished):
-        return replace(status, state="failed" if event.failed else "finished")
-    if isinstance(event, RunStopped):
-        return replace(status, state="stopped", nodes=_stopped(status.nodes))
-    before = status.nodes.get(event.node, NodeStatus())
-    return replace(status, nodes={**status.nodes, event.node: node_after(before, event)})
-
-
-def node_after(node: NodeStatus, event: NodeEvent) -> NodeStatus:
-    """Return where a node stands after an event of its own."""
-    match event:
-        case NodeCached():
-            return replace(node, state="cached", message=event.reason)
-        case NodeLinked():
-            return replace(node, state="linked")
-        case NodeStarted():
-            return replace(node, state="running", started_at=event.time)
-        case NodeWaiting():
-            return replace(node, message="another run is at work on it")
-        case NodeProgress():
-            return replace(node, done=event.done, total=event.total, unit=event.unit, message="")
-        case NodeUsage():
-            return replace(
-                node,
-                memory_gb=event.memory_gb,
-                cpu_percent=event.cpu_percent,
-                gpu_memory_gb=event.gpu_memory_gb,
-            )
-        case NodeRetried():
-            return replace(node, attempts=node.attempts + 1, message=event.reason)
-        case NodeFinished():
-            return replace(node, state="ran", counts=event.counts, **_costs(event))
-        case NodeFailed():
-            return replace(node, state="failed", message=event.message, **_costs(event))
-        case NodeSkipped():
-            return replace(node, state="skipped", message=event.reason)
-
-
-def _costs(event: NodeFinished | NodeFailed) -> dict[str, Any]:
-    return {
-        "wall_s": event.wall_s,
-        "cpu_s": event.cpu_s,
-        "peak_memory_gb": event.peak_memory_gb,
-    }
-
-
-def _stopped(nodes: Mapping[str, NodeStatus]) -> dict[str, NodeStatus]:
-    return {
-        name: replace(node, state="stopped") if node.state == "running" else node
-        for name, node in nodes.items()
-    }

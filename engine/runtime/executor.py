@@ -27,7 +27,7 @@ from engine.runtime.runs import Run
 from engine.runtime.scheduler import Demand, Frontier
 from engine.runtime.store import Parents, Reads, Store
 from engine.runtime.work import Work
-from engine.runtime.worker import Job
+from engine.runtime.worker import MEANWHILE, Job
 
 POLL_S = 0.1
 GRACE_S = 8.0  # a stop ends within ten seconds
@@ -152,6 +152,8 @@ class Executor:
             if chosen is None:
                 return
             node, _ = chosen
+            if self._is_done_elsewhere(node):
+                continue
             num_ready = sum(1 for _ in self._frontier.ready())
             demand = self.demands.get(node.id, scheduler.NOTHING)
             num_parts = scheduler.num_parts(node, num_ready, running, capacity, demand)
@@ -159,6 +161,15 @@ class Executor:
             work = self._works[node.id] = Work(node, num_parts)
             while work.has_next(time.monotonic()) and self._start_next(work):
                 pass
+
+    def _is_done_elsewhere(self, node: Node) -> bool:
+        """Take the result of another run that was at work on the same node."""
+        artifact = self.store.get(node.key)
+        if artifact is None:
+            return False
+        self._done(node, artifact)
+        self.emit(events.NodeCached(time=time.time(), node=node.id, reason=MEANWHILE))
+        return True
 
     def _link_one(self) -> bool:
         """Link the first ready node whose work was done before on equal inputs."""
@@ -184,7 +195,7 @@ class Executor:
         )
         if chosen is None:
             return False
-        placement, part = chosen[1], work.next()
+        placement, part = chosen[1], work.next
         job = Job(
             node=node,
             store=self.store.root.resolve(),
@@ -204,6 +215,8 @@ class Executor:
             part=part,
         )
         worker = self.launcher.start(job, placement, self.run.log_path(node.id))
+        if worker is None:
+            return False
         if work.add(part, worker, placement):
             self.emit(events.NodeStarted(time=time.time(), node=node.id, pid=worker.pid))
         return True
@@ -337,7 +350,7 @@ class Executor:
                 node=node_id,
                 attempt=self._num_repairs[node_id],
                 wait_s=0.0,
-                reason=f"damaged, made anew: {', '.join(producers)}",
+                reason=f"{last['message']}; made anew: {', '.join(producers)}",
             )
         )
 

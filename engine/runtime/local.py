@@ -11,12 +11,13 @@ import sys
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 from engine.runtime import child, machine
 from engine.runtime.child import End, Usage
+from engine.runtime.gpus import GpuLocks
 from engine.runtime.machine import Settings
 from engine.runtime.scheduler import Capacity, Placement
 from engine.runtime.store import write_whole
@@ -51,12 +52,16 @@ class LocalLauncher:
     command: Sequence[str]
     run_folder: Path
     _capacity: Capacity | None = None
-    _gpus: GpuMemory = field(init=False)
+    _memory: GpuMemory = field(init=False)
+    _locks: GpuLocks = field(init=False)
+    _started: list[Child] = field(default_factory=list)
     _selector: selectors.BaseSelector = field(default_factory=selectors.DefaultSelector)
 
     def __post_init__(self) -> None:
         """Ask the driver nothing yet."""
-        self._gpus = GpuMemory(self.settings.num_gpus)
+        self._memory = GpuMemory(self.settings.num_gpus)
+        names = [child.gpu_name(os.environ, gpu) for gpu in range(self.settings.num_gpus)]
+        self._locks = GpuLocks(names)
 
     def capacity(self) -> Capacity:
         """Return what this machine has for the run; memory is what was free at its start."""
@@ -70,10 +75,16 @@ class LocalLauncher:
                 machine.free_memory_gb(),
                 sizes if len(sizes) == num_gpus else (),
             )
-        return self._capacity
+        if not self.settings.num_gpus:
+            return self._capacity
+        return replace(self._capacity, busy_gpus=self._locks.busy(self._ours()))
 
-    def start(self, job: Job, placement: Placement, log_path: Path) -> Child:
-        """Start a process for a job."""
+    def _ours(self) -> set[int]:
+        """Return the GPUs that living processes of this run hold."""
+        return {gpu for started in self._started if not started.is_closed for gpu in started.gpus}
+
+    def start(self, job: Job, placement: Placement, log_path: Path) -> Child | None:
+        """Start a process for a job; None if another run has just taken its GPU."""
         part = f".part-{job.part.index}" if job.part else ""
         path = self.run_folder / "jobs" / f"{job.node.id}{part}.json"
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -82,7 +93,17 @@ class LocalLauncher:
         variables = child.environment(os.environ, placement, self.settings)
         if python != sys.executable:
             variables = child.with_engine(variables, self.run_folder / "import")
-        started = start([python, *self.command, str(path)], log_path, variables, self._gpus)
+        held = self._locks.take(placement.gpus)
+        if held is None:
+            return None
+        try:
+            command = [python, *self.command, str(path)]
+            started = start(command, log_path, variables, self._memory, held)
+        finally:
+            for descriptor in held:
+                os.close(descriptor)  # the process has its own
+        started.gpus = placement.gpus
+        self._started = [*(one for one in self._started if not one.is_closed), started]
         self._selector.register(started.pipe, selectors.EVENT_READ)
         started.selector = self._selector
         return started
@@ -107,7 +128,9 @@ class Child:
     process: subprocess.Popen[bytes]
     pipe: int
     started_at: float
-    gpus: GpuMemory
+    gpu_memory: GpuMemory
+    gpus: tuple[int, ...] = ()
+    is_closed: bool = False
     last: dict[str, Any] | None = None  # of LAST_TYPES
     is_waiting: bool = False  # for another run that works on the same key
     selector: selectors.BaseSelector | None = None
@@ -154,7 +177,7 @@ class Child:
         before, cpu_before = self._cpu_seen if self._cpu_seen[0] else (self.started_at, 0.0)
         self._cpu_seen = (now, found.cpu_s)
         share = max(0.0, found.cpu_s - cpu_before) / max(now - before, 1e-3)
-        gpu_gb = [gb for pid, gb in self.gpus.memory_gb().items() if pid in found.pids]
+        gpu_gb = [gb for pid, gb in self.gpu_memory.memory_gb().items() if pid in found.pids]
         return Usage(found.memory_gb, 100 * share, sum(gpu_gb) if gpu_gb else None)
 
     def signal(self, number: signal.Signals) -> None:
@@ -164,6 +187,7 @@ class Child:
 
     def close(self) -> None:
         """Close the pipes and end what the process may have left behind."""
+        self.is_closed = True
         self.signal(signal.SIGKILL)
         if self.selector is not None:
             self.selector.unregister(self.pipe)
@@ -173,16 +197,25 @@ class Child:
 
     def log_tail(self, num_lines: int = 12) -> list[str]:
         """Return the last lines of the node's output."""
-        try:
-            with self.log_path.open("rb") as file:
-                file.seek(max(0, self.log_path.stat().st_size - 16384))
-                return file.read().decode(errors="replace").splitlines()[-num_lines:]
-        except OSError:
-            return []
+        return tail(self.log_path, num_lines)
+
+
+def tail(path: Path, num_lines: int) -> list[str]:
+    """Return the last lines of a log; none if there is no such file."""
+    try:
+        with path.open("rb") as file:
+            file.seek(max(0, path.stat().st_size - 16384))
+            return file.read().decode(errors="replace").splitlines()[-num_lines:]
+    except OSError:
+        return []
 
 
 def start(
-    command: Sequence[str], log_path: Path, environment: Mapping[str, str], gpus: GpuMemory
+    command: Sequence[str],
+    log_path: Path,
+    environment: Mapping[str, str],
+    gpu_memory: GpuMemory,
+    held: Sequence[int] = (),
 ) -> Child:
     """Start a process that gets the number of its message pipe as its last argument.
 
@@ -198,7 +231,7 @@ def start(
                 stdin=subprocess.PIPE,
                 stdout=log,
                 stderr=subprocess.STDOUT,
-                pass_fds=[writer],
+                pass_fds=[writer, *held],
                 env=dict(environment),
                 start_new_session=True,
             )
@@ -207,4 +240,4 @@ def start(
         raise
     finally:
         os.close(writer)
-    return Child(log_path, process, reader, time.monotonic(), gpus)
+    return Child(log_path, process, reader, time.monotonic(), gpu_memory)

@@ -27,6 +27,10 @@ class Capacity:
     num_gpus: int = 0
     memory_gb: float | None = None  # None: not known, so not counted
     gpu_memory_gb: Sequence[float] = ()  # by GPU; empty: not known
+    busy_gpus: frozenset[int] = frozenset()  # held by other runs
+    # Threads and GPUs of each machine, the GPUs in the order of the machines; empty: there is one.
+    # One with no threads has left.
+    machines: Sequence[tuple[int, int]] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,6 +65,7 @@ class Frontier:
         self._children: dict[str, list[str]] = {node.id: [] for node in plan.nodes}
         self._num_missing: dict[str, int] = {}
         self._ready: list[_Entry] = []  # sorted
+        self._taken: set[str] = set()  # being worked on, or over: also before their inputs are done
         for node in plan.nodes:
             parents = graph.parents(node)
             self._num_missing[node.id] = len(parents)
@@ -74,28 +79,26 @@ class Frontier:
 
     def take(self, node_id: str) -> None:
         """Remove a node that is being worked on, or is over."""
-        place = bisect_left(self._ready, self._entry[node_id])
-        if place < len(self._ready) and self._ready[place][2] == node_id:
-            del self._ready[place]
+        self._taken.add(node_id)
+        self._withdraw(node_id)
 
     def offer(self, node_id: str) -> None:
         """Put a node that is not over (back) among the ready ones, if its inputs are done."""
-        self.take(node_id)
-        if self._num_missing[node_id] == 0:
-            insort(self._ready, self._entry[node_id])
+        self._taken.discard(node_id)
+        self._withdraw(node_id)
+        self._offer_if_ready(node_id)
 
     def finish(self, node_id: str) -> None:
         """Take a node as done: those that waited for nothing else become ready."""
         self.take(node_id)
         for child in self._children[node_id]:
             self._num_missing[child] -= 1
-            if self._num_missing[child] == 0:
-                insort(self._ready, self._entry[child])
+            self._offer_if_ready(child)
 
     def undo(self, node_id: str) -> None:
         """Take a finished node as not done: its result is of no use any more."""
         for child in self._children[node_id]:
-            self.take(child)
+            self._withdraw(child)
             self._num_missing[child] += 1
         self.offer(node_id)
 
@@ -108,6 +111,15 @@ class Frontier:
             found.update(new)
             waiting.extend(new)
         return sorted(found, key=lambda name: self._entry[name][1])
+
+    def _withdraw(self, node_id: str) -> None:
+        place = bisect_left(self._ready, self._entry[node_id])
+        if place < len(self._ready) and self._ready[place][2] == node_id:
+            del self._ready[place]
+
+    def _offer_if_ready(self, node_id: str) -> None:
+        if self._num_missing[node_id] == 0 and node_id not in self._taken:
+            insort(self._ready, self._entry[node_id])
 
 
 def urgency(plan: Plan) -> dict[str, int]:
@@ -131,10 +143,10 @@ def next_to_start(
     if free_threads < 1:
         return None
     taken = {gpu for place in running for gpu in place.gpus}
-    free_gpus = set(range(capacity.num_gpus)) - taken
+    free_gpus = set(range(capacity.num_gpus)) - taken - capacity.busy_gpus
     for node in ready:
         demand = (demands or {}).get(node.id, NOTHING)
-        usable, num_needed = _usable_gpus(node, demand, capacity)
+        usable, num_needed = _usable_gpus(node, demand, capacity, free_gpus)
         found = sorted(usable & free_gpus, key=lambda gpu: (_size(gpu, capacity), gpu))
         if len(found) < num_needed:
             free_gpus -= usable  # it waits; what it could use is not taken away from it
@@ -148,9 +160,12 @@ def next_to_start(
 
 def threads_of(node: Node, capacity: Capacity) -> int:
     """Return the threads of a node: fixed by settings, never by what else is running."""
+    machines = capacity.machines or ((capacity.threads, capacity.num_gpus),)
     if node.needs.accelerator and capacity.num_gpus > 0:
-        return max(1, capacity.threads // (capacity.num_gpus + 1))
-    return max(1, capacity.threads - 1) if node.needs.all_threads else 1
+        shares = [threads // (gpus + 1) for threads, gpus in machines if gpus and threads]
+        return max(1, min(shares, default=1))
+    widest = min(capacity.threads, max(threads for threads, _ in machines))
+    return max(1, widest - 1) if node.needs.all_threads else 1
 
 
 def num_parts(
@@ -164,7 +179,8 @@ def num_parts(
     if not node.needs.sharded:
         return 1
     if node.needs.accelerator and capacity.num_gpus > 0:
-        free = capacity.num_gpus - sum(len(place.gpus) for place in running)
+        taken = {gpu for place in running for gpu in place.gpus} | capacity.busy_gpus
+        free = capacity.num_gpus - len(taken)
     else:
         free = capacity.threads - sum(place.threads for place in running)
         if capacity.memory_gb is not None and demand.memory_gb > 0:
@@ -173,19 +189,37 @@ def num_parts(
     return max(1, free // max(num_ready, 1))
 
 
-def _usable_gpus(node: Node, demand: Demand, capacity: Capacity) -> tuple[set[int], int]:
+def _usable_gpus(
+    node: Node, demand: Demand, capacity: Capacity, free: Collection[int]
+) -> tuple[set[int], int]:
     """Return the GPUs that could serve a node, and how many of them it gets.
 
-    Training gets all of them, a model one that holds it; where none is known to be large enough,
-    one of the largest: a forecast may be wrong.
+    Training gets all those of a machine, a model one that holds it; where none is known to be large
+    enough, one of the largest: a forecast may be wrong.
     """
     if not node.needs.accelerator or capacity.num_gpus == 0:
         return set(), 0
-    every = set(range(capacity.num_gpus))
     if node.needs.all_threads:
-        return every, len(every)
-    most = min(demand.gpu_memory_gb, max(_size(gpu, capacity) for gpu in every))
-    return {gpu for gpu in every if _size(gpu, capacity) >= most}, 1
+        groups = _gpus_by_machine(capacity)
+        most = max(map(len, groups))
+        widest = [group for group in groups if len(group) == most]
+        chosen = next((group for group in widest if group <= set(free)), widest[0])
+        return chosen, most
+    every = set(range(capacity.num_gpus))
+    wanted = min(demand.gpu_memory_gb, max(_size(gpu, capacity) for gpu in every))
+    return {gpu for gpu in every if _size(gpu, capacity) >= wanted}, 1
+
+
+def _gpus_by_machine(capacity: Capacity) -> list[set[int]]:
+    """Return the GPUs of each machine that is there."""
+    if not capacity.machines:
+        return [set(range(capacity.num_gpus))]
+    groups, first = [], 0
+    for threads, num in capacity.machines:
+        if threads:
+            groups.append(set(range(first, first + num)))
+        first += num
+    return groups
 
 
 def _size(gpu: int, capacity: Capacity) -> float:

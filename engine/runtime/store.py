@@ -7,6 +7,10 @@
 
 A folder gets its name in `artifacts` by one rename, after its files and its manifest have reached
 the disk; so a crash at any instant leaves no entry or a whole one. Deleting any entry is safe.
+
+Files carry one constant time of change. A file with another one was touched since: it is hashed
+before it is used, and an artifact that is not what was published does not exist any more. What
+changed without a trace in `stat`, on a failing disk, is found by hashing all (`verify.py`).
 """
 
 from __future__ import annotations
@@ -28,7 +32,8 @@ from engine.runtime import durable, hashing
 from engine.runtime.locks import KeyLock
 
 MANIFEST = "manifest.json"
-_MANY = 1000  # files of one artifact
+SEALED_NS = 10**18  # time of change of every published file: 2001-09-09 01:46:40 UTC
+_SEAL = ',\n "digest": "'
 Parents = Mapping[str, Mapping[str, Artifact]]  # port -> label -> artifact
 Reads = Mapping[str, Sequence[str]]  # port -> the row sets, files and folders that are read
 _ALL: Reads = {}
@@ -50,7 +55,7 @@ class Store:
         if not os.path.exists(name):  # noqa: PTH110  # most keys of a new plan; pathlib is slow
             return None
         path = Path(name)
-        manifest = _read_manifest(path / MANIFEST)
+        manifest = read_manifest(path / MANIFEST)
         if manifest is None or not all(_is_whole(path, entry) for entry in manifest.files):
             return None
         return Artifact(path, manifest)
@@ -58,13 +63,13 @@ class Store:
     def manifests(self) -> Iterator[Manifest]:
         """Stream the manifests of all artifacts."""
         for path in sorted(self.root.glob(f"artifacts/*/*/{MANIFEST}")):
-            manifest = _read_manifest(path)
+            manifest = read_manifest(path)
             if manifest is not None:
                 yield manifest
 
     def manifest(self, key: str) -> Manifest | None:
         """Return the manifest of a key, whether or not its files are whole."""
-        return _read_manifest(self._path(key) / MANIFEST)
+        return read_manifest(self.root / "artifacts" / key[:2] / key / MANIFEST)
 
     def lock(self, key: str) -> KeyLock:
         """Return the lock that a process must hold while it works on a key."""
@@ -89,6 +94,12 @@ class Store:
         path.mkdir()
         return path
 
+    def discard(self, staging: Path) -> None:
+        """Remove a staging folder that will not be published."""
+        import shutil
+
+        shutil.rmtree(staging, ignore_errors=True)
+
     def publish(
         self,
         node: Node,
@@ -109,7 +120,7 @@ class Store:
     def link(self, node: Node, parents: Parents, reads: Reads = _ALL) -> Artifact | None:
         """Publish a node without running it, if the same work was done on equal inputs before.
 
-        Returns None when it was not, or when another process is at work on the key.
+        Returns None when it was not, or when another process has done it or is at work on the key.
         """
         done = self._with_realised_key(realised_key(node, parents, reads))
         if done is None:
@@ -118,6 +129,8 @@ class Store:
         if not lock.try_acquire():
             return None
         try:
+            if self.get(node.key) is not None:
+                return None  # an entry that may have readers is never put in place again
             staging = self.staging(node.key)
             for entry in done.manifest.files:
                 _link_file(done.file(entry.name), staging / entry.name)
@@ -142,17 +155,18 @@ class Store:
             preimage=node.preimage,
             content_digest=keys.digest([[entry.name, entry.sha256] for entry in files]),
         )
-        _write_synced(staging / MANIFEST, _manifest_text(manifest))
+        _write_synced(staging / MANIFEST, _sealed_text(manifest))
         for folder in _folders(files):
             durable.sync(staging / folder)
-        self._move_in(node.key, staging)
+        self.move_in(node.key, staging)
         _remove(self.root / "scratch" / node.key)
         artifact = self.get(node.key)
         assert artifact is not None
         return artifact
 
-    def _move_in(self, key: str, staging: Path) -> None:
-        path = self._path(key)
+    def move_in(self, key: str, staging: Path) -> None:
+        """Give a sealed folder its name; what was there stays if it is whole."""
+        path = self.folder(key)
         path.parent.mkdir(parents=True, exist_ok=True)
         try:
             staging.rename(path)
@@ -181,7 +195,8 @@ class Store:
         except (FileNotFoundError, ValueError, KeyError):
             return None
 
-    def _path(self, key: str) -> Path:
+    def folder(self, key: str) -> Path:
+        """Return where the artifact of a key is, or would be."""
         return self.root / "artifacts" / key[:2] / key
 
 
@@ -212,19 +227,53 @@ def write_whole(path: Path, text: str) -> None:
     temporary.replace(path)
 
 
-def _read_manifest(path: Path) -> Manifest | None:
+def read_manifest(path: Path) -> Manifest | None:
+    """Return a manifest, or None if it is not there or not, byte by byte, what was written."""
     try:
-        data: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+        whole = path.read_text(encoding="utf-8")
+        text, mark, seal = whole.rpartition(_SEAL)
+        if mark and seal != f'{keys.text_digest(text)}"\n}}\n':
+            return None
+        # Manifests of engines before 0.2 have no seal; half of one is an unknown key below.
+        data: dict[str, Any] = json.loads(f"{text}\n}}" if mark else whole)
         files = tuple(FileEntry(**entry) for entry in data.pop("files"))
         return Manifest(files=files, parents=tuple(data.pop("parents")), **data)
-    except (FileNotFoundError, NotADirectoryError, ValueError, TypeError, KeyError):
+    except (OSError, ValueError, TypeError, KeyError):
         return None
+
+
+def _sealed_text(manifest: Manifest) -> str:
+    """Return the JSON of a manifest, with the digest of all before it as its last value."""
+    data = asdict(replace(manifest, files=()))  # which copies each file field by field, slowly
+    data["files"] = [
+        {"name": entry.name, "size_bytes": entry.size_bytes, "sha256": entry.sha256}
+        for entry in manifest.files
+    ]
+    text = json.dumps(data, indent=1, sort_keys=True).removesuffix("\n}")
+    return f'{text}{_SEAL}{keys.text_digest(text)}"\n}}'
 
 
 def _is_whole(folder: Path, entry: FileEntry) -> bool:
     with suppress(OSError):
-        return os.stat(f"{folder}/{entry.name}").st_size == entry.size_bytes  # noqa: PTH116
+        found = os.stat(f"{folder}/{entry.name}")  # noqa: PTH116  # an artifact may have many
+        if found.st_size != entry.size_bytes:
+            return False
+        return found.st_mtime_ns == SEALED_NS or _is_sound(folder / entry.name, entry)
     return False
+
+
+def _is_sound(path: Path, entry: FileEntry) -> bool:
+    """Hash a file that was touched; if nothing in it changed, seal it again."""
+    if file_digest(path) != entry.sha256:
+        return False
+    with suppress(OSError):  # a store that may only be read is hashed each time
+        os.utime(path, ns=(SEALED_NS, SEALED_NS))
+    return True
+
+
+def file_digest(path: Path) -> str:
+    """Return the SHA-256 of a file, hex."""
+    return hashing.digest_file(str(path)).hex()
 
 
 def _plain_files(folder: str, prefix: str = "") -> Iterator[str]:
@@ -247,16 +296,6 @@ def _sealed(folder: Path) -> tuple[FileEntry, ...]:
     return tuple(entries)
 
 
-def _manifest_text(manifest: Manifest) -> str:
-    """Return a manifest as JSON: indented, unless nobody would read that many lines."""
-    files = [
-        {"name": entry.name, "sha256": entry.sha256, "size_bytes": entry.size_bytes}
-        for entry in manifest.files
-    ]
-    data = {**asdict(replace(manifest, files=())), "files": files}
-    return json.dumps(data, indent=1 if len(files) < _MANY else None, sort_keys=True)
-
-
 def _folders(files: Iterable[FileEntry]) -> set[str]:
     """Return all folders on the way to files, "" for the one they are named from."""
     found = {""}
@@ -271,6 +310,7 @@ def _entry(folder: str, name: str) -> FileEntry:
     try:
         sha256 = hashing.digest_open(descriptor).hex()
         os.fchmod(descriptor, 0o444)
+        os.utime(descriptor, ns=(SEALED_NS, SEALED_NS))
         return FileEntry(name, os.fstat(descriptor).st_size, sha256)
     finally:
         os.close(descriptor)
@@ -297,6 +337,7 @@ def _link_file(source: Path, target: Path) -> None:
 
         shutil.copyfile(source, target)
         target.chmod(0o444)
+        os.utime(target, ns=(SEALED_NS, SEALED_NS))
 
 
 def _write_synced(path: Path, text: str) -> None:

@@ -53,13 +53,15 @@ class Work:
         """Tell whether a process should be started now; `now` is monotonic."""
         return bool(self._waiting) and now >= self._not_before
 
+    @property
     def next(self) -> Part | None:
-        """Take the next part to start, or WHOLE."""
-        return self._waiting.pop(0)
+        """The next part to start, or WHOLE; `add` takes it."""
+        return self._waiting[0]
 
     def add(self, part: Part | None, worker: Worker, placement: Placement) -> bool:
         """Take in a started process; return whether it is the first of its attempt."""
         is_first = not self._processes and not self._ended
+        self._waiting.remove(part)
         self._processes.append(Process(part, worker, placement))
         self._started_at = self._started_at or time.monotonic()
         return is_first
@@ -69,8 +71,8 @@ class Work:
         return [process.worker for process in self._processes]
 
     def placements(self) -> list[Placement]:
-        """Return what is taken; a process that waits for another run takes nothing."""
-        return [p.placement for p in self._processes if not p.worker.is_waiting]
+        """Return what is taken; a process that waits for another run takes a GPU at most."""
+        return [p.placement for p in self._processes if p.placement.gpus or not p.worker.is_waiting]
 
     def progress(self, worker: Worker, done: int, total: int | None) -> tuple[int, int | None]:
         """Take in how far a process is; return how far the node is, over all its parts."""

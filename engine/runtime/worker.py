@@ -13,7 +13,8 @@ import select
 import signal
 import threading
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from types import FrameType
@@ -30,6 +31,7 @@ from engine.runtime.store import Store
 
 PROGRESS_EVERY_S = 0.2
 LOCK_POLL_S = 0.25
+MEANWHILE = "another run finished it meanwhile"
 Send = Callable[[Mapping[str, Any]], None]
 
 
@@ -90,10 +92,12 @@ def work(job: Job, world: World, send: Send) -> int:
     except Stopped:
         return int(ExitCode.STOPPED_RESUMABLE)
     except Exception as error:  # top of the process: the parent must learn of everything
-        if not isinstance(error, AdaptError):  # those say what to do; where they rose is no help
+        # Where these rose is no help to people. A full disk may be the one with the log.
+        if not (isinstance(error, AdaptError) or _is_full_disk(error)):
             import traceback
 
-            traceback.print_exc()
+            with suppress(OSError):
+                traceback.print_exc()
         send(_failure(error))
         return 1
     return 0
@@ -131,7 +135,7 @@ def execute(job: Job, world: World, send: Send, stop: StopSignal) -> dict[str, A
     released = _keep_touching(lock)
     try:
         if store.get(job.node.key) is not None:
-            return {"type": "cached", "reason": "another run finished it meanwhile"}
+            return {"type": "cached", "reason": MEANWHILE}
         return _run_stage(job, world, store, send, stop, lock)
     finally:
         released.set()
@@ -165,13 +169,17 @@ def _run_stage(
     if job.part is not None:
         return _run_part(stage, inputs, params, tools)
     outputs = Outputs(store.staging(node.key))
-    stage.run(inputs, params, outputs, tools)
-    counts = outputs.counts()
-    if not lock.is_ours():
-        raise StageError(
-            "another run took the node over while this process stood still", is_transient=True
-        )
-    store.publish(node, outputs.path, counts, parents, reads)
+    try:
+        stage.run(inputs, params, outputs, tools)
+        counts = outputs.counts()
+        if not lock.is_ours():
+            raise StageError(
+                "another run took the node over while this process stood still", is_transient=True
+            )
+        store.publish(node, outputs.path, counts, parents, reads)
+    except Exception:
+        store.discard(outputs.path)  # on a full disk the other nodes need the room now
+        raise
     return {"type": "finished", "counts": counts}
 
 
@@ -236,12 +244,18 @@ def _keep_touching(lock: KeyLock) -> threading.Event:
     return released
 
 
+class InputError(StageError):
+    """Artifacts that a job reads are damaged or gone; they must be made anew."""
+
+    def __init__(self, message: str, keys: Sequence[str]) -> None:
+        super().__init__(message, hint="run the same command again")
+        self.keys = tuple(keys)
+
+
 def _input(store: Store, key: str, label: str) -> Artifact:
     artifact = store.get(key)
     if artifact is None:
-        raise StageError(
-            f"its input `{label}` has gone from the store", hint="run the same command again"
-        )
+        raise InputError(f"its input `{label}` has gone from the store", (key,))
     return artifact
 
 
@@ -251,10 +265,16 @@ def _narrowed(labels: Mapping[str, Artifact], reads: tuple[str, ...] | None) -> 
 
 def _failure(error: Exception) -> dict[str, Any]:
     hint = getattr(error, "hint", None)
-    if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
+    if isinstance(error, InputError):
+        return {"type": "damaged", "message": str(error), "keys": list(error.keys)}
+    if _is_full_disk(error):
         hint = "make room on the disk or choose another `--store`; finished work is kept"
     found = retries.kind_of(error)
     return {"type": "failed", "message": _short(error), "hint": hint, "transient": found}
+
+
+def _is_full_disk(error: Exception) -> bool:
+    return isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT)
 
 
 def _log(message: str) -> None:

@@ -16,6 +16,7 @@ from engine.artifacts import Artifact
 from engine.records import ImagePart, Kind, Meta, Record, Turn, assistant, make_record, user
 
 CAPTION, TASK = "caption", "task"
+KEPT = "kept"  # the row set of filtered tasks
 DEFAULT_TYPE = "question"
 
 
@@ -78,7 +79,7 @@ def holdout_questions(
     for pair in pairs.records(row_set):
         turns = (user(ImagePart(0), request), assistant(pair.caption))
         yield make_record(pair.images, turns, _meta(pair, CAPTION))
-    for task in tasks.records("kept") if tasks is not None else ():
+    for task in tasks.records(KEPT) if tasks is not None else ():
         turns = (user(ImagePart(0), task.instruction), assistant(task.answer("precise")))
         yield make_record(task.images, turns, _meta(task, TASK))
 

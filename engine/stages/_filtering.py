@@ -1,27 +1,28 @@
-"""Opens the filters of a recipe and applies them in order; shared by `curate` and `filter`.
+"""Puts records through the filters of a recipe, in order; shared by `curate` and `filter`.
 
 A record that one filter drops is never shown to the filters after it, so a judge is asked about as
 few rows as possible, and the ledger names exactly one filter per dropped row.
+
+What filters measure is kept in shards of a fixed number of rows, and is the work of parts. What
+they decide is not kept: it is quick, may depend on all rows before, and follows from what is kept.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from itertools import islice
-from typing import TypeVar
+from functools import cached_property, partial
+from typing import Any
 
 from engine import plugin
 from engine.artifacts import Artifact
-from engine.filters import FilterContext, Judge, TextModel, Verdict
+from engine.filters import Decide, Filter, FilterContext, TextModel, Verdict
 from engine.images import ImageBank
 from engine.plan.stage import Tools
 from engine.plugin import ModelUse, Use
 from engine.records import Record
 
-BATCH_ROWS = 256
+SHARD_ROWS = 256  # a kill costs at most this many; never vary it, shards are found by number
 
-Item = TypeVar("Item")
-OpenFilters = Sequence[tuple[str, Judge]]  # (filter name, its judge), in the order of the recipe
 Drop = tuple[str, Verdict]  # the filter that dropped a record, and why
 
 
@@ -37,38 +38,122 @@ def filter_context(
         benchmarks=benchmarks,
         open_model=open_model,
         prompts=tools.prompts,
-        scratch=tools.scratch,
+        keep=tools.keep,
         seed=tools.seed,
     )
 
 
-def open_filters(uses: Sequence[Use], context: FilterContext) -> list[tuple[str, Judge]]:
-    """Open the filters, in their order; one that is used twice is two filters."""
-    return [
-        (use.name, plugin.load("filters", use.name).open(_settings(use), context)) for use in uses
-    ]
+class OpenFilter:
+    """A filter at its place in a recipe; it is opened when it first decides."""
+
+    def __init__(self, use: Use, place: int, context: FilterContext) -> None:
+        self.name = use.name
+        self._plug: Filter = plugin.load("filters", use.name)
+        self._settings = plugin.settings_of("filters", use)
+        self._context = context
+        measure = self._plug.measure
+        self._measure = measure(self._settings, context) if measure else None
+        shared_name = self._measure.shared_name if self._measure else None
+        self.measure_name = shared_name or f"{place:02d}-{use.name}"
+
+    @property
+    def measures(self) -> bool:
+        """Tell whether there is work to do before it decides."""
+        return self._measure is not None
+
+    @property
+    def remembers(self) -> bool:
+        """Tell whether it must see the records in order."""
+        return self._plug.remembers
+
+    def measured(self, shard: int, rows: Sequence[Record], left: Sequence[int]) -> list[Any]:
+        """Return the measurements of the rows that are left of a shard, kept or taken now."""
+        if self._measure is None:
+            return [None] * len(left)
+        kept = self._context.keep(self.measure_name, shard, partial(self._take, rows, left))
+        by_place = dict(kept)  # an earlier filter may have measured more rows under this name
+        return [by_place[place] for place in left]
+
+    def _take(self, rows: Sequence[Record], left: Sequence[int]) -> Iterator[tuple[int, Any]]:
+        assert self._measure is not None
+        return zip(left, self._measure.of([rows[place] for place in left]), strict=True)
+
+    @cached_property
+    def decide(self) -> Decide:
+        """Decides about one record after the other."""
+        return self._plug.open(self._settings, self._context)
 
 
-def apply(filters: OpenFilters, batch: Sequence[Record]) -> Iterator[tuple[Record, Drop | None]]:
-    """Yield each record of a batch, in order, with the filter that drops it and why, or None."""
-    drops: list[Drop | None] = [None] * len(batch)
-    left = list(range(len(batch)))
-    for name, judge in filters:
+def open_filters(uses: Sequence[Use], context: FilterContext) -> list[OpenFilter]:
+    """Return the filters, in their order; one that is used twice is two filters."""
+    return [OpenFilter(use, place, context) for place, use in enumerate(uses)]
+
+
+def apply(
+    filters: Sequence[OpenFilter], shard: int, rows: Sequence[Record]
+) -> Iterator[tuple[Record, Drop | None]]:
+    """Yield each row of a shard, in order, with the filter that drops it and why, or None."""
+    drops: list[Drop | None] = [None] * len(rows)
+    left: Sequence[int] = range(len(rows))
+    for opened in filters:
         if not left:
             break
-        verdicts = judge([batch[place] for place in left])
-        for place, verdict in zip(left, verdicts, strict=True):
-            drops[place] = None if verdict is None else (name, verdict)
+        for place, value in zip(left, opened.measured(shard, rows, left), strict=True):
+            verdict = opened.decide(rows[place], value)
+            drops[place] = None if verdict is None else (opened.name, verdict)
         left = [place for place in left if drops[place] is None]
-    yield from zip(batch, drops, strict=True)
+    yield from zip(rows, drops, strict=True)
 
 
-def batches(items: Iterable[Item], num_rows: int = BATCH_ROWS) -> Iterator[list[Item]]:
-    """Cut a stream into lists of at most `num_rows`."""
-    stream = iter(items)
-    while batch := list(islice(stream, num_rows)):
-        yield batch
+def measure_share(
+    filters: Sequence[OpenFilter],
+    shards: Callable[[], Iterable[Sequence[Record]]],
+    tools: Tools,
+    total: int,
+    unit: str,
+) -> None:
+    """In a part, take the measurements of its share of the shards, and end the process.
+
+    A measurement after a filter that remembers waits for what that decides about all rows before,
+    so for the measurements of other parts. Those that are not there yet are taken here as well: no
+    part ever waits for another.
+    """
+    if tools.part is None:
+        return
+    passes = _passes(filters)
+    own = tools.share(range(-(-total // SHARD_ROWS)))
+    num_rows = len(passes) * sum(min(SHARD_ROWS, total - SHARD_ROWS * number) for number in own)
+    done = 0
+    for stop, in_order in passes:
+        for number, rows in enumerate(shards()):
+            if tools.share([number]):
+                _measure(filters[: stop + 1], number, rows)
+                done += len(rows)
+                tools.progress(min(done, num_rows), num_rows, unit)
+            elif in_order:
+                list(apply(filters[:in_order], number, rows))
+    tools.end_part()
 
 
-def _settings(use: Use) -> object:
-    return plugin.settings_of("filters", use)
+def _passes(filters: Sequence[OpenFilter]) -> list[tuple[int, int]]:
+    """Return up to which filter a part measures its own shards, pass by pass.
+
+    The second number of a pass is how many filters must see all shards, in order, meanwhile.
+    """
+    first: dict[str, int] = {}
+    for place, opened in enumerate(filters):
+        if opened.measures:
+            first.setdefault(opened.measure_name, place)
+    if not first:
+        return []
+    last = max(first.values())
+    remember = [place for place in range(last) if filters[place].remembers]
+    return [(remember[0], 0), (last, remember[-1] + 1)] if remember else [(last, 0)]
+
+
+def _measure(filters: Sequence[OpenFilter], shard: int, rows: Sequence[Record]) -> None:
+    """Take what the last of some filters measures of the rows that the others leave to it."""
+    drops = [drop for _, drop in apply(filters[:-1], shard, rows)]
+    left = [place for place, drop in enumerate(drops) if drop is None]
+    if left:
+        filters[-1].measured(shard, rows, left)

@@ -1,17 +1,19 @@
-"""Reads a source in spans: each finished span is journalled, so a kill costs at most one span each.
+"""Reads a source in spans: each finished span is kept, so a kill costs at most one span.
 
-A span's folder in scratch holds its rows (records and problems, in order) and its images; it gets
-its name by a rename when it is whole. Spans are read by processes of their own where the machine
-allows, because decoding pictures is what takes the time.
+A span's folder in scratch holds its rows (records and problems, in order), its images and the
+digests of both; it gets its name by a rename when it is whole. Spans may be read by several
+processes, because decoding pictures is what takes the time.
 """
 
 from __future__ import annotations
 
 import hashlib
 import json
+import secrets
 import shutil
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
+from itertools import count, islice
 from pathlib import Path
 
 from engine import images, plugin, records
@@ -21,7 +23,7 @@ from engine.records import Meta, Record, RecordError
 from engine.sources import Problem, Row, Source, SourceContext
 
 SPAN_ROWS = 2048
-_ROWS = "rows.jsonl"
+_ROWS, _SPAN = "rows.jsonl", "span.json"
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,21 +45,10 @@ class Taken:
     images: tuple[bytes, ...]
 
 
-@dataclass(frozen=True, slots=True)
-class Task:
-    """One span of a source, as it is sent to a process."""
-
-    use: Use
-    span: range
-    folder: Path  # made by a rename when the span is read
-
-
 def read(use: Use, context: SourceContext, span: range | None) -> Iterator[Taken | Problem]:
     """Yield the rows of a source, decoded once to see that each image is whole."""
     source: Source = plugin.load("sources", use.name)
-    decoded: dict[str, str] = {}
-    for row in source.rows(plugin.settings_of("sources", use), context, span):
-        yield row if isinstance(row, Problem) else _taken(row, decoded)
+    yield from _checked(source.rows(plugin.settings_of("sources", use), context, span))
 
 
 def spans(num_rows: int) -> list[range]:
@@ -67,53 +58,82 @@ def spans(num_rows: int) -> list[range]:
     ]
 
 
-def read_spans(
-    tasks: Sequence[Task], context: SourceContext, num_workers: int
-) -> Iterator[Iterator[Taken | Problem]]:
-    """Yield the rows of each span, in order, reading spans that are not journalled yet."""
-    if num_workers < 2:
-        for task in tasks:
-            journal(task, context)
-            yield _replay(task.folder)
-        return
-    import multiprocessing
-    from concurrent.futures import ProcessPoolExecutor
-
-    # Spawned, not forked: the engine runs threads, and a fork would copy their locks.
-    spawning = multiprocessing.get_context("spawn")
-    pool = ProcessPoolExecutor(num_workers, spawning, _remember, (context,))
-    try:
-        for task, _ in zip(tasks, pool.map(_journal_in_worker, tasks), strict=True):
-            yield _replay(task.folder)
-    finally:
-        pool.shutdown(cancel_futures=True)
+def kept(folder: Path, items: Callable[[], Iterable[Taken | Problem]]) -> Path:
+    """Return the folder that keeps a span: as it was found, if it is whole, else filled now."""
+    if not _is_whole(folder):
+        _write(folder, items())
+    return folder
 
 
-def journal(task: Task, context: SourceContext) -> None:
-    """Read one span into its folder, unless it is there."""
-    if task.folder.exists():
-        return
-    part = task.folder.with_suffix(".part")
-    shutil.rmtree(part, ignore_errors=True)
+def stream(use: Use, context: SourceContext, scratch: Path) -> Iterator[Path]:
+    """Yield the spans of a source of unknown length, one by one, each kept in its folder.
+
+    The source is read from its start again, but rows of spans that were kept are not decoded.
+    """
+    source: Source = plugin.load("sources", use.name)
+    rows = source.rows(plugin.settings_of("sources", use), context, None)
+    num_kept = 0
+    for number in count():
+        folder = span_folder(scratch, number)
+        if _is_whole(folder):
+            num_kept += SPAN_ROWS
+        else:
+            next(islice(rows, num_kept, num_kept), None)  # past the rows of the spans before
+            num_kept = 0
+            _write(folder, _checked(islice(rows, SPAN_ROWS)))
+        yield folder
+        if _num_items(folder) < SPAN_ROWS:
+            return
+
+
+def span_folder(scratch: Path, number: int) -> Path:
+    """Return where a span is kept."""
+    return scratch / f"span-{number:06d}"
+
+
+def replay(folder: Path) -> Iterator[Taken | Problem]:
+    """Yield the rows of a span that is kept."""
+    bank = ImageBank([folder])
+    with (folder / _ROWS).open(encoding="utf-8") as lines:
+        for row in (json.loads(line) for line in lines):
+            if "problem" in row:
+                yield Problem(*row["problem"])
+            else:
+                record = records.from_json(row["record"])
+                yield Taken(record, tuple(bank.encoded(digest) for digest in record.images))
+
+
+def _write(folder: Path, items: Iterable[Taken | Problem]) -> None:
+    for leftover in (folder, *folder.parent.glob(f"{folder.name}.*.part")):
+        shutil.rmtree(leftover, ignore_errors=True)
+    part = folder.with_name(f"{folder.name}.{secrets.token_hex(4)}.part")
     part.mkdir()
+    num_items = 0
     with (part / _ROWS).open("w", encoding="utf-8") as lines, ImageWriter(part) as bank:
-        for item in read(task.use, context, task.span):
+        for item in items:
             lines.write(json.dumps(_item_json(item, bank), ensure_ascii=False) + "\n")
-    part.rename(task.folder)
+            num_items += 1
+    span = {"num_items": num_items, "digests": {p.name: _digest(p) for p in part.iterdir()}}
+    (part / _SPAN).write_text(json.dumps(span), encoding="utf-8")
+    part.rename(folder)
 
 
-# One context for the life of a worker: sources remember what they listed for it.
-_context: SourceContext | None = None
+def _is_whole(folder: Path) -> bool:
+    """Tell whether a span is there as it was written: a disk may have been full, or lose bits."""
+    try:
+        span = json.loads((folder / _SPAN).read_bytes())
+        return all(_digest(folder / name) == digest for name, digest in span["digests"].items())
+    except (OSError, ValueError, KeyError):
+        return False
 
 
-def _remember(context: SourceContext) -> None:
-    global _context  # a pool's initializer has no other way to hand over a value
-    _context = context
+def _num_items(folder: Path) -> int:
+    return int(json.loads((folder / _SPAN).read_bytes())["num_items"])
 
 
-def _journal_in_worker(task: Task) -> None:
-    assert _context is not None
-    journal(task, _context)
+def _digest(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def _item_json(item: Taken | Problem, bank: ImageWriter) -> dict[str, object]:
@@ -124,15 +144,10 @@ def _item_json(item: Taken | Problem, bank: ImageWriter) -> dict[str, object]:
     return {"record": records.to_json(item.record)}
 
 
-def _replay(folder: Path) -> Iterator[Taken | Problem]:
-    bank = ImageBank([folder])
-    with (folder / _ROWS).open(encoding="utf-8") as lines:
-        for row in (json.loads(line) for line in lines):
-            if "problem" in row:
-                yield Problem(*row["problem"])
-            else:
-                record = records.from_json(row["record"])
-                yield Taken(record, tuple(bank.encoded(digest) for digest in record.images))
+def _checked(rows: Iterable[Row | Problem]) -> Iterator[Taken | Problem]:
+    decoded: dict[str, str] = {}
+    for row in rows:
+        yield row if isinstance(row, Problem) else _taken(row, decoded)
 
 
 def _taken(row: Row, decoded: dict[str, str]) -> Taken | Problem:

@@ -7,7 +7,6 @@ that answers nothing at all stops the stage before its journal is written, so a 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import asdict, replace
 from types import TracebackType
 
 from engine import plugin
@@ -15,7 +14,6 @@ from engine.artifacts import Artifact
 from engine.backends import Completion, ModelFiles, Request, Sampling, Session
 from engine.diagnostics import StageError
 from engine.filters import Ask, TextModel
-from engine.plan import keys
 from engine.plan.stage import Tools
 from engine.plugin import ModelUse
 from engine.records import user
@@ -78,22 +76,13 @@ class LazySession:
         self.close()
 
 
-def text_model(use: ModelUse, session: Session, tools: Tools) -> TextModel:
-    """Return a session as filters see it: texts in, texts out, each list of texts asked once.
-
-    Answers are kept in scratch under a digest of everything they depend on, so a killed filter
-    goes on where it was even though its batches are made anew.
-    """
-    quiet = replace(tools, progress=lambda done, total, unit: None, part=None)
+def text_model(session: Session, seed: int) -> TextModel:
+    """Return a session as filters see it: texts in, texts out."""
 
     def answer(texts: Sequence[str], ask: Ask) -> list[str | None]:
-        def work(batch: Sequence[str]) -> list[dict[str, str | None]]:
-            requests = [Request((user(text),), is_raw=ask.is_raw) for text in batch]
-            done = session.generate(requests, Sampling(ask.max_new_tokens, seed=tools.seed))
-            return [{"text": None if d.finish == "error" else d.text} for d in done]
-
-        name = keys.digest([plugin.unbind(use), asdict(ask), list(texts)])[:32]
-        return [row["text"] for row in quiet.journal(f"texts-{name}", [texts], work, "texts")]
+        requests = [Request((user(text),), is_raw=ask.is_raw) for text in texts]
+        done = session.generate(requests, Sampling(ask.max_new_tokens, seed=seed))
+        return [None if d.finish == "error" else d.text for d in done]
 
     return answer
 

@@ -7,8 +7,9 @@ so that a truncated file is found here and not hours later in a training batch.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Annotated
 
 from engine import plugin
@@ -92,15 +93,32 @@ def _items(use: Use, tools: Tools) -> Iterator[Taken | Problem]:
 def _read(
     use: Use, context: SourceContext, total: int | None, tools: Tools
 ) -> Iterator[Taken | Problem]:
-    if total is None or total <= _intake.SPAN_ROWS:
+    if total is None:
+        tools.end_part()  # only one process can read it
+        for folder in _intake.stream(use, context, tools.scratch):
+            yield from _intake.replay(folder)
+    elif total <= _intake.SPAN_ROWS:
+        tools.end_part()
         yield from _intake.read(use, context, None)
-        return
-    tasks = [
-        _intake.Task(use, span, tools.scratch / f"span-{number:06d}")
-        for number, span in enumerate(_intake.spans(total))
-    ]
-    for items in _intake.read_spans(tasks, context, tools.machine.num_workers):
-        yield from items
+    else:
+        yield from _spans(use, context, _intake.spans(total), tools)
+
+
+def _spans(
+    use: Use, context: SourceContext, spans: Sequence[range], tools: Tools
+) -> Iterator[Taken | Problem]:
+    """Yield the rows of all spans; in a part, keep its share of them and end the process."""
+    own = tools.share(range(len(spans)))
+    total, done = sum(len(spans[number]) for number in own), 0
+    for number in own:
+        read = partial(_intake.read, use, context, spans[number])
+        folder = _intake.kept(_intake.span_folder(tools.scratch, number), read)
+        if tools.part is None:
+            yield from _intake.replay(folder)
+        else:
+            done += len(spans[number])
+            tools.progress(done, total, "rows")
+    tools.end_part()
 
 
 def _nothing_left(use: Use, reasons: Counter[str]) -> str:
@@ -110,4 +128,6 @@ def _nothing_left(use: Use, reasons: Counter[str]) -> str:
     return f"no row of the source `{use.name}` can be used; {reasons.total()} rows: {counted}"
 
 
-STAGE = Stage(name="collect", version=1, inputs=(), params=Params, needs=Needs(), run=run)
+STAGE = Stage(
+    name="collect", version=1, inputs=(), params=Params, needs=Needs(sharded=True), run=run
+)

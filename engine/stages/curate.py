@@ -9,11 +9,13 @@ from __future__ import annotations
 import hashlib
 import heapq
 from collections import Counter
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Annotated
 
 from engine.artifacts import Inputs, Outputs
 from engine.diagnostics import StageError
+from engine.plan import journal
 from engine.plan.stage import Needs, Port, Stage, Tools
 from engine.plugin import Between, Family, Use
 from engine.records import Kind, Record
@@ -39,20 +41,26 @@ def run(inputs: Inputs, params: Params, outputs: Outputs, tools: Tools) -> None:
         inputs.many("images").values(),
         inputs.many("benchmarks"),
         tools,
-        lambda use: _models.text_model(use, _models.lazy_session(use, tools), tools),
+        lambda use: _models.text_model(_models.lazy_session(use, tools), tools.seed),
     )
     filters = _filtering.open_filters(params.filters, context)
-    holdout = Holdout(tools.seed, params.holdout_share, params.holdout_max_items)
+
+    def shards() -> Iterator[list[Record]]:
+        return journal.cut(inputs["pairs"].records("rows"), _filtering.SHARD_ROWS)
+
     total, done = inputs["pairs"].num_rows("rows"), 0
+    _filtering.measure_share(filters, lambda: map(_pairs, shards()), tools, total, "pairs")
+    holdout = Holdout(tools.seed, params.holdout_share, params.holdout_max_items)
     reasons: Counter[str] = Counter()
-    for batch in _filtering.batches(inputs["pairs"].records("rows")):
-        for record, reason in _judged(filters, batch, outputs):
-            if reason is not None:
-                reasons[reason] += 1
-                continue
-            for trained in holdout.offer(record):
-                outputs.rows(PAIRS).write(trained)
-        done += len(batch)
+    for number, rows in enumerate(shards()):
+        _quarantine_others(rows, outputs, reasons)
+        for record, drop in _filtering.apply(filters, number, _pairs(rows)):
+            if drop is None:
+                for trained in holdout.offer(record):
+                    outputs.rows(PAIRS).write(trained)
+            else:
+                _quarantine(record, drop, outputs, reasons)
+        done += len(rows)
         tools.progress(done, total, "pairs")
     for record in holdout.records():
         outputs.rows(HOLDOUT).write(record)
@@ -111,26 +119,25 @@ def _position(seed: int, record: Record) -> float:
     return int.from_bytes(digest[:7], "big") / 2**56
 
 
-def _judged(
-    filters: _filtering.OpenFilters, batch: list[Record], outputs: Outputs
-) -> list[tuple[Record, str | None]]:
-    """Return each record with the reason to drop it, which is now in the ledger, or None."""
-    pairs = [record for record in batch if record.meta.kind is Kind.PAIR]
-    result: list[tuple[Record, str | None]] = []
-    for record in batch:
+def _pairs(rows: Sequence[Record]) -> list[Record]:
+    return [record for record in rows if record.meta.kind is Kind.PAIR]
+
+
+def _quarantine_others(rows: Sequence[Record], outputs: Outputs, reasons: Counter[str]) -> None:
+    for record in rows:
         if record.meta.kind is not Kind.PAIR:
             reason = f"not an image-caption pair but a {record.meta.kind}"
             outputs.quarantine(record.meta.source_id, reason)
-            result.append((record, reason))
-    for record, drop in _filtering.apply(filters, pairs):
-        if drop is None:
-            result.append((record, None))
-        else:
-            name, verdict = drop
-            reason = f"{name}: {verdict.reason}"
-            outputs.quarantine(record.meta.source_id, reason, verdict.detail)
-            result.append((record, reason))
-    return result
+            reasons[reason] += 1
+
+
+def _quarantine(
+    record: Record, drop: _filtering.Drop, outputs: Outputs, reasons: Counter[str]
+) -> None:
+    name, verdict = drop
+    reason = f"{name}: {verdict.reason}"
+    outputs.quarantine(record.meta.source_id, reason, verdict.detail)
+    reasons[reason] += 1
 
 
 def _refuse_nothing(outputs: Outputs, total: int, reasons: Counter[str]) -> None:
@@ -154,6 +161,6 @@ STAGE = Stage(
         Port("benchmarks", required=False, many=True, reads=("rows", "images")),
     ),
     params=Params,
-    needs=Needs(),
+    needs=Needs(sharded=True),
     run=run,
 )

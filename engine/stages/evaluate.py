@@ -7,17 +7,19 @@ the same prompts through the same processor; every expected item has a row, a fa
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import islice
 from typing import Any
 
 from engine.artifacts import Inputs, Outputs
 from engine.backends import Completion, Request, Sampling, Session
 from engine.diagnostics import StageError
 from engine.images import ImageBank
+from engine.plan import journal
 from engine.plan.stage import Needs, Port, Stage, Tools
 from engine.plugin import ModelUse
-from engine.stages._benchmark_items import Item, holdout_questions, items_of
+from engine.stages._benchmark_items import KEPT, Item, holdout_questions, items_of
 from engine.stages._models import lazy_session
 
 SHARD_ITEMS = 128  # a kill costs at most this many; never vary it, journals are found by number
@@ -48,36 +50,47 @@ class ScoresParams:
     benchmark: str
 
 
+@dataclass(frozen=True, slots=True)
+class Asked:
+    """The items that must be answered: a stream, for there may be more than memory holds."""
+
+    items: Iterable[Item]
+    num_items: int
+
+
 def run_answers(inputs: Inputs, params: AnswersParams, outputs: Outputs, tools: Tools) -> None:
     """Write `answers`: one row per item, in the benchmark's order."""
-    items = expected_items(inputs, params, tools.prompts)
+    asked = expected_items(inputs, params, tools.prompts)
     bank = ImageBank([inputs["images"].path])
     with lazy_session(params.model, tools, inputs.get("model")) as session:
-        write_answers(items, bank, session, params, outputs, tools)
+        write_answers(asked, bank, session, params, outputs, tools)
 
 
-def expected_items(
-    inputs: Inputs, params: AnswersParams, templates: Mapping[str, str]
-) -> list[Item]:
+def expected_items(inputs: Inputs, params: AnswersParams, templates: Mapping[str, str]) -> Asked:
     """Return the items that must be answered. Raise StageError if there are none."""
+    rows, tasks = inputs["items"], inputs.get("tasks")
+    num_items = rows.num_rows(params.row_set)
     if params.row_set == HOLDOUT:
         captions = templates[params.caption_prompt]
-        questions = holdout_questions(inputs["items"], HOLDOUT, inputs.get("tasks"), captions)
+        questions = holdout_questions(rows, HOLDOUT, tasks, captions)
+        num_items += tasks.num_rows(KEPT) if tasks else 0
     else:
-        questions = inputs["items"].records(params.row_set)
-    items = list(items_of(questions, templates[params.prompt]))[: params.max_items]
-    if not items:
+        questions = rows.records(params.row_set)
+    if params.max_items is not None:
+        num_items = min(num_items, params.max_items)
+    if num_items == 0:
         raise StageError(
             f"benchmark `{params.benchmark}` has no items",
             hint="look at the quarantine of its source"
             if params.row_set != HOLDOUT
             else "raise `benchmarks.holdout.share`, or use more pairs",
         )
-    return items
+    items = items_of(questions, templates[params.prompt])
+    return Asked(islice(items, num_items), num_items)
 
 
 def write_answers(
-    items: Sequence[Item],
+    asked: Asked,
     bank: ImageBank,
     session: Session,
     params: AnswersParams,
@@ -92,15 +105,50 @@ def write_answers(
         return [_answer(item, done) for item, done in zip(batch, completions, strict=True)]
 
     outputs.count("errors", 0)
-    batches = [items[i : i + SHARD_ITEMS] for i in range(0, len(items), SHARD_ITEMS)]
-    answered, failures = set(), []
-    for row in tools.journal("answers", batches, ask, "questions"):
-        outputs.rows("answers").write(row)
-        answered.add(row["id"])
-        if row["finish"] == "error":
-            outputs.count("errors")
-            failures.append(row["error"])
-    _refuse_gaps(items, answered, failures, params.benchmark)
+    batches = journal.cut(asked.items, SHARD_ITEMS)
+    gaps = _Gaps(params.benchmark, asked.num_items)
+    for shard, rows in tools.shards("answers", batches, ask, "questions", asked.num_items):
+        for row in rows:
+            outputs.rows("answers").write(row)
+            if row["finish"] == "error":
+                outputs.count("errors")
+        gaps.look_at(shard, rows)
+    gaps.refuse()
+
+
+@dataclass(slots=True)
+class _Gaps:
+    """What is missing: no item may be dropped from the denominator in silence."""
+
+    benchmark: str
+    num_items: int
+    num_answered: int = 0
+    num_failed: int = 0
+    first_missing: str | None = None
+    first_failure: str | None = None
+
+    def look_at(self, shard: Sequence[Item], rows: Sequence[Mapping[str, Any]]) -> None:
+        """Take in the answers to some items."""
+        answered = {row["id"] for row in rows}
+        failures = [row["error"] for row in rows if row["finish"] == "error"]
+        missing = [i.question.meta.source_id for i in shard if i.id not in answered]
+        self.num_answered += len(shard) - len(missing)
+        self.num_failed += len(failures)
+        self.first_missing = next(filter(None, [self.first_missing, *missing]), None)
+        self.first_failure = next(filter(None, [self.first_failure, *failures]), None)
+
+    def refuse(self) -> None:
+        """Raise StageError if an item has no answer, or every request failed."""
+        num_missing = self.num_items - self.num_answered
+        if num_missing:
+            raise StageError(
+                f"{num_missing} of {self.num_items} items of `{self.benchmark}` have no answer, "
+                f'the first is "{self.first_missing}"'
+            )
+        if self.num_failed == self.num_items:
+            raise StageError(
+                f"every request of `{self.benchmark}` failed; the first: {self.first_failure}"
+            )
 
 
 def run_scores(inputs: Inputs, params: ScoresParams, outputs: Outputs, tools: Tools) -> None:
@@ -132,19 +180,6 @@ def _answer(item: Item, completion: Completion) -> dict[str, Any]:
         "error": completion.error,
         "num_new_tokens": completion.num_new_tokens,
     }
-
-
-def _refuse_gaps(
-    items: Sequence[Item], answered: set[str], failures: Sequence[str | None], benchmark: str
-) -> None:
-    missing = [item for item in items if item.id not in answered]
-    if missing:
-        raise StageError(
-            f"{len(missing)} of {len(items)} items of `{benchmark}` have no answer, "
-            f'the first is "{missing[0].question.meta.source_id}"'
-        )
-    if len(failures) == len(items):
-        raise StageError(f"every request of `{benchmark}` failed; the first: {failures[0]}")
 
 
 ANSWERS = Stage(

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from contextlib import ExitStack
 from dataclasses import dataclass
 from typing import Annotated
 
 from engine.artifacts import Inputs, Outputs
+from engine.plan import journal
 from engine.plan.stage import Needs, Port, Stage, Tools
 from engine.plugin import Family, Use
-from engine.records import to_json
+from engine.records import Record, to_json
 from engine.stages import _filtering
 from engine.stages._models import lazy_session, text_model
 
@@ -31,20 +33,29 @@ def run(inputs: Inputs, params: Params, outputs: Outputs, tools: Tools) -> None:
             [inputs["images"]],
             {},
             tools,
-            lambda use: text_model(use, stack.enter_context(lazy_session(use, tools)), tools),
+            lambda use: text_model(stack.enter_context(lazy_session(use, tools)), tools.seed),
         )
-        opened = _filtering.open_filters(params.filters, context)
-        for batch in _filtering.batches(inputs["tasks"].records("tasks")):
-            for record, drop in _filtering.apply(opened, batch):
-                if drop is None:
-                    outputs.rows("kept").write(record)
-                else:
-                    name, verdict = drop
-                    row = {"record": to_json(record), "filter": name, "reason": verdict.reason}
-                    outputs.rows("dropped").write({**row, "detail": verdict.detail})
-                    outputs.count(f"dropped: {name}: {verdict.reason}")
-            done += len(batch)
+        filters = _filtering.open_filters(params.filters, context)
+
+        def shards() -> Iterator[list[Record]]:
+            return journal.cut(inputs["tasks"].records("tasks"), _filtering.SHARD_ROWS)
+
+        _filtering.measure_share(filters, shards, tools, total, "tasks")
+        for number, rows in enumerate(shards()):
+            for record, drop in _filtering.apply(filters, number, rows):
+                _write(record, drop, outputs)
+            done += len(rows)
             tools.progress(done, total, "tasks")
+
+
+def _write(record: Record, drop: _filtering.Drop | None, outputs: Outputs) -> None:
+    if drop is None:
+        outputs.rows("kept").write(record)
+        return
+    name, verdict = drop
+    row = {"record": to_json(record), "filter": name, "reason": verdict.reason}
+    outputs.rows("dropped").write({**row, "detail": verdict.detail})
+    outputs.count(f"dropped: {name}: {verdict.reason}")
 
 
 STAGE = Stage(
@@ -52,6 +63,6 @@ STAGE = Stage(
     version=1,
     inputs=(Port("tasks", reads=("tasks",)), Port("images", reads=("images",))),
     params=Params,
-    needs=Needs(accelerator=True),
+    needs=Needs(accelerator=True, sharded=True),
     run=run,
 )

@@ -15,10 +15,11 @@ from dataclasses import dataclass
 from typing import Any
 
 from engine import prompts
-from engine.artifacts import Inputs, Outputs
+from engine.artifacts import Artifact, Inputs, Outputs
 from engine.backends import Completion, Request, Sampling, Session
 from engine.diagnostics import StageError
 from engine.images import ImageBank
+from engine.plan import journal
 from engine.plan.stage import Needs, Port, Stage, Tools
 from engine.plugin import ModelUse
 from engine.records import ImagePart, Kind, Meta, Record, Turn, assistant, make_record, user
@@ -46,14 +47,14 @@ class Params:
 
 def run(inputs: Inputs, params: Params, outputs: Outputs, tools: Tools) -> None:
     """Write `tasks` and the ledger of pairs that gave none."""
-    pairs = list(inputs["pairs"].records(params.row_set))
+    pairs = inputs["pairs"]
     bank = ImageBank([inputs["images"].path])
     with lazy_session(params.generator, tools, inputs.get("model")) as session:
         write_tasks(pairs, bank, session, params, outputs, tools)
 
 
 def write_tasks(
-    pairs: Sequence[Record],
+    pairs: Artifact,
     bank: ImageBank,
     session: Session,
     params: Params,
@@ -66,17 +67,20 @@ def write_tasks(
     """
     template = tools.prompts[params.prompt]
     writer = _Writer(session, bank, template, params, tools.seed)
+    num_pairs = pairs.num_rows(params.row_set)
     outputs.rows("tasks")
-    outputs.count("num_pairs", len(pairs))
+    outputs.count("num_pairs", num_pairs)
     outputs.count("generated", 0)
-    batches = [pairs[i : i + SHARD_PAIRS] for i in range(0, len(pairs), SHARD_PAIRS)]
-    failures = []
-    written = tools.journal("generate", batches, writer.rows, "pairs")
-    for pair, row in zip(pairs, written, strict=True):
-        _write_one(pair, row, template, outputs)
-        failures += [row["error"]] if row["finish"] == "error" else []
-    if pairs and len(failures) == len(pairs):
-        raise StageError(f"every request to the synthesizer failed; the first: {failures[0]}")
+    batches = journal.cut(pairs.records(params.row_set), SHARD_PAIRS)
+    num_failed, first_failure = 0, None
+    for shard, rows in tools.shards("generate", batches, writer.rows, "pairs", num_pairs):
+        for pair, row in zip(shard, rows, strict=True):
+            _write_one(pair, row, template, outputs)
+            if row["finish"] == "error":
+                num_failed += 1
+                first_failure = first_failure or row["error"]
+    if num_pairs and num_failed == num_pairs:
+        raise StageError(f"every request to the synthesizer failed; the first: {first_failure}")
 
 
 @dataclass(frozen=True, slots=True)

@@ -10,7 +10,7 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
-from engine.cli import run, settings
+from engine.cli import errors, run, settings
 from engine.cli.planning import Planned
 from engine.plan import graph
 from engine.plan.stage import Plan
@@ -43,4 +43,9 @@ if __name__ == "__main__":
     plan_path, store, *flags = sys.argv[1:]
     plan = graph.from_json(json.loads(Path(plan_path).read_text(encoding="utf-8")))
     os.environ.pop("ADAPT_STORE", None)
-    raise SystemExit(run_fake(plan, Path(plan_path).with_name("fake.yaml"), Path(store), *flags))
+    recipe = Path(plan_path).with_name("fake.yaml")
+    try:
+        code = run_fake(plan, recipe, Path(store), *flags)
+    except Exception as error:
+        code = errors.explain(error, as_json=False)
+    raise SystemExit(code)

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import json
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NoReturn
 
 from engine import plugin
 from engine.artifacts import Artifact, Manifest, Outputs
-from engine.filters import FilterContext, Verdict
+from engine.filters import Filter, FilterContext, Verdict
 from engine.images import ImageBank, ImageWriter
 from engine.plugin import ModelUse
 from engine.records import Kind, Meta, Record, pair
@@ -42,13 +43,29 @@ def judged(
         benchmarks=benchmarks or {},
         open_model=_no_model,
         prompts={},
-        scratch=pairs.path,
+        keep=kept_nowhere,
         seed=0,
     )
     plug = plugin.load("filters", name)
     records: list[Record] = list(pairs.records("rows"))
-    verdicts = plug.open(plugin.bind(plug.params, settings), context)(records)
+    verdicts = verdicts_of(plug, plugin.bind(plug.params, settings), context, records)
     return {r.meta.source_id: v for r, v in zip(records, verdicts, strict=True)}
+
+
+def verdicts_of(
+    plug: Filter, params: object, context: FilterContext, records: Sequence[Record]
+) -> list[Verdict | None]:
+    """Measure all records, then decide about them in order, as stages do."""
+    measure = plug.measure(params, context) if plug.measure else None
+    values = [None] * len(records) if measure is None else list(measure.of(records))
+    decide = plug.open(params, context)
+    seen = json.loads(json.dumps(values))
+    return [decide(record, value) for record, value in zip(records, seen, strict=True)]
+
+
+def kept_nowhere(name: str, number: int, work: Callable[[], Iterable[Any]]) -> list[Any]:
+    """Stand for a journal that finds nothing."""
+    return json.loads(json.dumps(list(work())))  # type: ignore[no-any-return]
 
 
 def _no_model(use: ModelUse) -> NoReturn:

@@ -10,6 +10,7 @@ from engine.filters import Ask, FilterContext, TextModel, Verdict
 from engine.filters.consistency import PLUGIN, Params, reason_to_drop
 from engine.images import ImageBank
 from engine.plugin import ModelUse
+from tests.filters.building import kept_nowhere, verdicts_of
 from tests.stages.talking import a_pair, a_task
 
 PROMPT = "{{ instruction }} / {{ informative }} / {{ precise }}"
@@ -30,10 +31,10 @@ def judged(
 
         return model
 
-    context = FilterContext(ImageBank([folder]), {}, open_model, {"p@1": PROMPT}, folder, 0)
+    context = FilterContext(ImageBank([folder]), {}, open_model, {"p@1": PROMPT}, kept_nowhere, 0)
     params = Params(judge=ModelUse(model="j"), prompt="p@1", **settings)  # type: ignore[arg-type]
     tasks = [a_task(a_pair(n), n) for n in range(len(answers))]
-    return list(PLUGIN.open(params, context)(tasks)), texts_seen, asks
+    return verdicts_of(PLUGIN, params, context, tasks), texts_seen, asks
 
 
 def test_the_judge_reads_instruction_and_both_answers_only(tmp_path: Path) -> None:

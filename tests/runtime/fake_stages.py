@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import os
 import signal
+import subprocess
 import time
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -34,6 +36,13 @@ class FailParams:
     how: str = "stage"
     marks: str = ""  # a file that gets a line per attempt
     times: int = 1_000  # attempts that fail
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class BulkParams:
+    num_mb: int = 0
+    ballast: str = ""  # a file that fills its disk, unless it is there already
+    num_words: int = 0  # progress messages after that, each of them logged
 
 
 def _count(inputs: Inputs, params: CountParams, outputs: Outputs, tools: Tools) -> None:
@@ -83,11 +92,40 @@ def _fail(inputs: Inputs, params: FailParams, outputs: Outputs, tools: Tools) ->
     os.kill(os.getpid(), signal.SIGKILL)
 
 
+def _bulk(inputs: Inputs, params: BulkParams, outputs: Outputs, tools: Tools) -> None:
+    with outputs.file("bulk.bin").open("wb") as file:
+        for number in range(params.num_mb):
+            file.write(bytes([number]) * (1 << 20))
+            tools.progress(number + 1, params.num_mb, "MB")
+    if params.ballast and not Path(params.ballast).exists():
+        with Path(params.ballast).open("wb", buffering=0) as file, suppress(OSError):
+            while True:
+                file.write(bytes(4096))
+    for number in range(params.num_words):
+        tools.progress(number, number, "words")
+
+
+def _family(inputs: Inputs, params: SlowParams, outputs: Outputs, tools: Tools) -> None:
+    with subprocess.Popen(["sleep", "1000"]) as child:
+        _slow(inputs, params, outputs, tools)
+        child.kill()
+
+
 def _environment(inputs: Inputs, params: CountParams, outputs: Outputs, tools: Tools) -> None:
     names = ("OMP_NUM_THREADS", "OMP_WAIT_POLICY", "PYTHONHASHSEED", "HF_HUB_OFFLINE")
     facts = {name: os.environ.get(name) for name in names}
     facts["num_threads"] = str(tools.machine.num_threads)
     outputs.write_json("facts.json", facts)
+
+
+def _on_gpu(inputs: Inputs, params: SlowParams, outputs: Outputs, tools: Tools) -> None:
+    """Note when this process has the GPU."""
+    began = time.monotonic()
+    time.sleep(params.batch_s)
+    line = f"{os.environ['CUDA_VISIBLE_DEVICES']} {began} {time.monotonic()}\n"
+    with Path(params.marks).open("a") as marks:
+        marks.write(line)
+    outputs.write_json("done.json", True)
 
 
 def _stoppable(inputs: Inputs, params: SlowParams, outputs: Outputs, tools: Tools) -> None:
@@ -112,9 +150,12 @@ STAGES = {
         Stage("double", 1, ROWS, CountParams, Needs(), _double),
         Stage("slow", 1, MANY, SlowParams, Needs(), _slow),
         Stage("sharded", 1, MANY, SlowParams, Needs(sharded=True), _slow),
+        Stage("on_gpu", 1, MANY, SlowParams, Needs(accelerator=True), _on_gpu),
         Stage("stoppable", 1, MANY, SlowParams, Needs(), _stoppable),
         Stage("fail", 1, MANY, FailParams, Needs(), _fail),
         Stage("report", 1, MANY, FailParams, Needs(), _fail),
+        Stage("bulk", 1, MANY, BulkParams, Needs(), _bulk),
+        Stage("family", 1, MANY, SlowParams, Needs(), _family),
         Stage("environment", 1, MANY, CountParams, Needs(all_threads=True), _environment),
     )
 }

@@ -1,19 +1,22 @@
 from __future__ import annotations
 
+import itertools
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
 import time
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
 from engine.artifacts import Artifact, Manifest
-from engine.plan import graph
-from engine.plan.stage import Plan
+from engine.plan import graph, keys
+from engine.plan.stage import Node, Plan
 from engine.runtime import runs
 from engine.runtime.events import Event, NodeProgress, NodeRetried, NodeStarted
 from engine.runtime.executor import Outcome
@@ -183,7 +186,7 @@ def test_a_lost_part_is_started_again_and_the_others_go_on(tmp_path: Path):
     run, outcome = execute(build.plan(), tmp_path / "store", threads=2, watch=watch)
 
     assert outcome == Outcome()
-    assert run.status().nodes["sharded"].attempts == 1
+    assert run.status().nodes["sharded"].attempts == 2
     done = marks.read_text().split()
     assert {int(number) for number in done} == set(range(12))
     assert len(done) <= 13
@@ -212,10 +215,11 @@ def slow(tmp_path: Path, num_batches: int) -> Plan:
     return build.plan()
 
 
-def start(plan: Plan, tmp_path: Path) -> subprocess.Popen[bytes]:
+def start(plan: Plan, tmp_path: Path, num_gpus: int = 0) -> subprocess.Popen[bytes]:
     path = tmp_path / "plan.json"
     path.write_text(json.dumps(graph.to_json(plan)))
-    return subprocess.Popen([sys.executable, fake_run.__file__, path, tmp_path / "store"])
+    command = [sys.executable, fake_run.__file__, path, tmp_path / "store", str(num_gpus)]
+    return subprocess.Popen(command)
 
 
 def wait_until(holds: Callable[[], object], timeout_s: float = 30.0) -> None:
@@ -223,6 +227,12 @@ def wait_until(holds: Callable[[], object], timeout_s: float = 30.0) -> None:
     while not holds():
         assert time.monotonic() < deadline
         time.sleep(0.02)
+
+
+def renamed(node: Node) -> Node:
+    """Give a node a key of its own: equal work under two names would be done once."""
+    preimage = {**node.preimage, "id": node.id}
+    return replace(node, preimage=preimage, key=keys.digest(preimage))
 
 
 def num_marks(tmp_path: Path) -> int:
@@ -290,6 +300,45 @@ def test_two_runs_at_once_do_the_work_once(tmp_path: Path):
     found = [states(run)["slow"] for run in runs.all_runs(Store(tmp_path / "store"))]
     assert sorted(found) == ["cached", "ran"]
     assert states(run).keys() == {"count", "slow"}
+
+
+def test_an_input_that_goes_under_a_run_is_made_anew(tmp_path: Path):
+    removed: list[str] = []
+    reasons: list[str] = []
+    key = chain().node("count").key
+
+    def watch(event: Event) -> None:
+        if isinstance(event, NodeStarted) and event.node == "double" and not removed:
+            removed.append(key)
+            shutil.rmtree(Store(tmp_path).get(key).path)
+        if isinstance(event, NodeRetried):
+            reasons.append(event.reason)
+
+    run, outcome = execute(chain(), tmp_path, watch=watch)
+
+    assert outcome == Outcome()
+    assert states(run) == {"count": "ran", "double": "ran"}
+    assert reasons == ["its input `count` has gone from the store; made anew: count"]
+
+
+def test_two_runs_never_have_a_gpu_at_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setenv("TMPDIR", str(tmp_path))  # where the locks are
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "GPU-a")
+    marks = tmp_path / "marks"
+    engines = []
+    for name in ("x", "y"):
+        build = PlanBuilder()
+        for number in range(3):
+            build.add(f"on_gpu/{name}{number}", stage="on_gpu", batch_s=0.1, marks=str(marks))
+            build.nodes[-1] = renamed(build.nodes[-1])
+        (tmp_path / name).mkdir()
+        engines.append(start(build.plan(), tmp_path / name, num_gpus=1))
+    assert [engine.wait(timeout=60) for engine in engines] == [0, 0]
+
+    spans = sorted(tuple(map(float, line.split()[1:])) for line in marks.read_text().splitlines())
+    assert len(spans) == 6
+    assert all(end <= start for (_, end), (start, _) in itertools.pairwise(spans))
+    assert {line.split()[0] for line in marks.read_text().splitlines()} == {"GPU-a"}
 
 
 def test_independent_nodes_run_at_the_same_time(tmp_path: Path):

@@ -70,6 +70,20 @@ def test_a_node_is_ready_only_when_all_its_inputs_are_done():
     assert ids(frontier) == ["double"]
 
 
+def test_a_node_that_is_over_before_its_inputs_is_not_offered_again():
+    build = PlanBuilder()
+    build.add("count")
+    build.add("double/1", "count")
+    build.add("double/2", "double/1")
+    frontier = Frontier(build.plan())
+    frontier.finish("double/1")  # cached, while what it was made of was cleared away
+    frontier.finish("count")
+    assert ids(frontier) == ["double/2"]
+    frontier.undo("count")
+    frontier.finish("count")
+    assert ids(frontier) == ["double/2"]
+
+
 def test_a_result_that_turns_out_useless_takes_back_what_it_made_ready():
     build = PlanBuilder()
     build.add("count")

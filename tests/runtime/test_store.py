@@ -16,7 +16,7 @@ from engine import package_data
 from engine.plan.stage import Node
 from engine.runtime import locks
 from engine.runtime.locks import KeyLock
-from engine.runtime.store import Store
+from engine.runtime.store import SEALED_NS, Store
 from tests.runtime.fake_stages import PlanBuilder
 
 
@@ -78,6 +78,31 @@ def test_an_entry_that_lost_a_file_counts_as_gone_and_can_be_made_again(tmp_path
     assert publish(store, node()).file("model/weights.txt").read_text() == "hello"
 
 
+@pytest.mark.parametrize("name", ["model/weights.txt", "manifest.json"])
+def test_an_entry_with_any_byte_changed_counts_as_gone_and_can_be_made_again(
+    tmp_path: Path, name: str
+):
+    store = Store(tmp_path)
+    path = publish(store, node()).file(name)
+    content = path.read_bytes()
+    path.chmod(0o644)
+    for place in range(len(content)):
+        path.write_bytes(content[:place] + bytes([content[place] ^ 4]) + content[place + 1 :])
+        assert store.get(node().key) is None
+    publish(store, node())
+
+    assert store.get(node().key).file("model/weights.txt").read_text() == "hello"
+
+
+def test_a_file_that_was_touched_and_not_changed_is_sealed_again(tmp_path: Path):
+    store = Store(tmp_path)
+    path = publish(store, node()).file("model/weights.txt")
+    os.utime(path)
+
+    assert store.get(node().key) is not None
+    assert path.stat().st_mtime_ns == SEALED_NS
+
+
 def test_deleting_an_entry_is_safe(tmp_path: Path):
     store = Store(tmp_path)
     shutil.rmtree(publish(store, node()).path)
@@ -114,6 +139,15 @@ def test_a_linked_entry_outlives_the_one_it_was_linked_from(tmp_path: Path):
     assert linked.file("out.txt").read_text() == "result"
     assert linked.manifest.key == users[1].key
     assert linked.manifest.content_digest == first.manifest.content_digest
+
+
+def test_an_entry_that_is_there_is_never_linked_over(tmp_path: Path):
+    store = Store(tmp_path)
+    made = publish(store, node())
+    inode = made.path.stat().st_ino
+
+    assert store.link(node(), {}) is None
+    assert made.path.stat().st_ino == inode
 
 
 def test_scratch_is_kept_until_its_node_is_published(tmp_path: Path):

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from contextlib import suppress
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 from engine import plugin
 from engine.artifacts import Artifact, Inputs, Manifest, Outputs
-from engine.plan.stage import Machine, Stage, Tools
+from engine.plan.stage import Machine, Part, PartDone, Stage, Tools
 
 
 @dataclass
@@ -41,6 +42,24 @@ class Bench:
             counts = outputs.counts()
         manifest = Manifest("key", stage.name, (), counts, (), {}, "digest")
         return Artifact(outputs.path, manifest)
+
+    def run_part(
+        self,
+        stage: Stage,
+        params: Mapping[str, Any],
+        inputs: Mapping[str, Mapping[str, Artifact]] | None = None,
+        *,
+        part: Part,
+        scratch: str,
+    ) -> None:
+        """Let a part of a stage do its share."""
+        self.num_runs += 1
+        outputs = Outputs(self._folder(f"part-{self.num_runs}"))
+        tools = replace(self.tools(scratch), part=part)
+        bound = plugin.bind(stage.params, params)
+        with suppress(PartDone):
+            stage.run(Inputs(inputs or {}), bound, outputs, tools)
+            raise AssertionError("the part does not end")
 
     def tools(self, scratch: str) -> Tools:
         return Tools(

@@ -1,7 +1,10 @@
 from __future__ import annotations
 
+import io
+import shutil
 import subprocess
 import sys
+import tarfile
 from pathlib import Path
 from typing import Any
 
@@ -10,7 +13,7 @@ import pytest
 from engine.artifacts import Artifact
 from engine.diagnostics import StageError
 from engine.images import ImageBank
-from engine.plan.stage import Machine
+from engine.plan.stage import Part
 from engine.stages import _intake, collect
 from tests.sources.building import encoded, picture
 from tests.stages.running import Bench
@@ -104,18 +107,20 @@ def test_spans_give_the_same_artifact_as_one_pass(
     assert bench.progress[-1] == (9, 9, "rows")
 
 
-def test_processes_give_the_same_artifact_as_one_pass(
+def test_parts_give_the_same_artifact_as_one_pass(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     many_pictures(tmp_path)
-    whole = Bench(tmp_path).run(collect.STAGE, FOLDER)
-    monkeypatch.setattr(_intake, "SPAN_ROWS", 4)
+    bench = Bench(tmp_path)
+    whole = bench.run(collect.STAGE, FOLDER)
+    monkeypatch.setattr(_intake, "SPAN_ROWS", 2)
 
-    cut = Bench(tmp_path / ".", machine=Machine(num_workers=2), num_runs=5).run(
-        collect.STAGE, FOLDER
-    )
+    for index in (1, 0):
+        bench.run_part(collect.STAGE, FOLDER, part=Part(index, 2), scratch="shared")
+    for number in range(9):
+        (tmp_path / f"pictures/{number}.png").write_bytes(b"gone")
 
-    assert contents(whole) == contents(cut)
+    assert contents(whole) == contents(bench.run(collect.STAGE, FOLDER, scratch="shared"))
 
 
 def test_finished_spans_are_not_read_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -123,13 +128,61 @@ def test_finished_spans_are_not_read_again(tmp_path: Path, monkeypatch: pytest.M
     monkeypatch.setattr(_intake, "SPAN_ROWS", 3)
     bench = Bench(tmp_path)
     whole = bench.run(collect.STAGE, FOLDER, scratch="shared")
-    (tmp_path / ".bench/shared/span-000002").rename(tmp_path / ".bench/shared/span-000002.part")
+    (tmp_path / ".bench/shared/span-000002").rename(tmp_path / ".bench/shared/span-000002.0.part")
     for number in range(6):  # pictures of the first two spans, whose spans are journalled
         (tmp_path / f"pictures/{number}.png").write_bytes(b"gone")
 
     again = bench.run(collect.STAGE, FOLDER, scratch="shared")
 
     assert contents(whole) == contents(again)
+
+
+@pytest.mark.parametrize("name", ["rows.jsonl", "images-00000.arrow", "span.json"])
+def test_a_damaged_span_is_read_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str
+) -> None:
+    many_pictures(tmp_path)
+    monkeypatch.setattr(_intake, "SPAN_ROWS", 5)
+    bench = Bench(tmp_path)
+    whole = bench.run(collect.STAGE, FOLDER, scratch="shared")
+    path = tmp_path / ".bench/shared/span-000000" / name
+    content = bytearray(path.read_bytes())
+    content[len(content) // 2] ^= 1
+    path.write_bytes(content)
+
+    assert contents(whole) == contents(bench.run(collect.STAGE, FOLDER, scratch="shared"))
+
+
+def tar_of_pictures(path: Path, num: int) -> None:
+    with tarfile.open(path, "w") as tar:
+        for number in range(num):
+            caption = f"Number {number}.".encode()
+            for name, content in ((f"{number}.png", picture(number)), (f"{number}.txt", caption)):
+                member = tarfile.TarInfo(name)
+                member.size = len(content)
+                tar.addfile(member, io.BytesIO(content))
+
+
+@pytest.mark.parametrize("num", [3, 4, 5])
+def test_a_source_of_unknown_length_goes_on_where_it_was(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, num: int
+) -> None:
+    tar_of_pictures(tmp_path / "shard.tar", num)
+    source = {"source": {"use": "webdataset", "path": "shard.tar"}}
+    bench = Bench(tmp_path)
+    whole = bench.run(collect.STAGE, source)
+    monkeypatch.setattr(_intake, "SPAN_ROWS", 2)
+    bench.run_part(collect.STAGE, source, part=Part(0, 2), scratch="shared")
+    assert not list((tmp_path / ".bench/shared").iterdir())
+    bench.run(collect.STAGE, source, scratch="shared")
+    shutil.rmtree(tmp_path / ".bench/shared/span-000001")
+    kept = tmp_path / ".bench/shared/span-000000"
+    before = kept.stat().st_ino
+
+    again = bench.run(collect.STAGE, source, scratch="shared")
+
+    assert contents(whole) == contents(again)
+    assert before == kept.stat().st_ino
 
 
 def contents(artifact: Artifact) -> dict[str, bytes]:

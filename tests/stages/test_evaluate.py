@@ -12,7 +12,7 @@ from engine.diagnostics import StageError
 from engine.plugin import ModelUse
 from engine.stages import evaluate
 from engine.stages._benchmark_items import Item, question_from_row
-from engine.stages.evaluate import AnswersParams, expected_items, write_answers
+from engine.stages.evaluate import AnswersParams, Asked, expected_items, write_answers
 from tests.stages.running import Bench
 from tests.stages.talking import (
     FakeSession,
@@ -43,14 +43,16 @@ def params(**changes: Any) -> AnswersParams:
 
 def items(folder: Path, questions: Sequence[Any], **changes: Any) -> list[Item]:
     artifact = rows_artifact(folder / "items", rows=questions)
-    return expected_items(Inputs({"items": {"i": artifact}}), params(**changes), prompt_texts())
+    asked = expected_items(Inputs({"items": {"i": artifact}}), params(**changes), prompt_texts())
+    return list(asked.items)
 
 
 def answered(folder: Path, session: FakeSession, asked: Sequence[Item], bank: Any) -> Artifact:
     outputs = Outputs(folder / f"out-{len(list(folder.iterdir()))}")
     outputs.path.mkdir()
     try:
-        write_answers(asked, bank, session, params(), outputs, Bench(folder).tools("s"))
+        tools = Bench(folder).tools("s")
+        write_answers(Asked(asked, len(asked)), bank, session, params(), outputs, tools)
     finally:
         outputs.counts()
     return published(outputs)
@@ -122,13 +124,15 @@ def test_the_holdout_asks_for_captions_and_tasks(tmp_path: Path) -> None:
     kept = rows_artifact(tmp_path / "filter", kept=[a_task(a_pair(2), 2)])
     ports = Inputs({"items": {"i": held_out}, "tasks": {"t": kept}})
 
-    found = expected_items(ports, params(row_set="holdout"), prompt_texts())
+    asked = expected_items(ports, params(row_set="holdout"), prompt_texts())
+    found = list(asked.items)
 
     assert [(i.answer_type, i.turn.text, i.question.references) for i in found] == [
         ("caption", "Describe the image.", ("Caption 1.",)),
         ("caption", "Describe the image.", ("Caption 2.",)),
         ("task", "Question 2?", ("result 2",)),
     ]
+    assert asked.num_items == 3
     assert found[1].cluster == found[2].cluster == a_pair(2).images[0]
 
 

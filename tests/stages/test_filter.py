@@ -1,6 +1,5 @@
 from __future__ import annotations
 
-from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
@@ -8,17 +7,14 @@ import pytest
 from engine.artifacts import Artifact
 from engine.backends import Completion, Request
 from engine.diagnostics import StageError
-from engine.filters import Ask
 from engine.plan.stage import Tools
-from engine.plugin import ModelUse
+from engine.plugin import Use
 from engine.records import from_json
+from engine.stages import _filtering
 from engine.stages import filter as filter_stage
 from engine.stages._models import SURELY_BROKEN, LazySession, text_model
 from tests.stages.running import Bench
 from tests.stages.talking import FakeSession, a_pair, a_task, rows_artifact, said
-
-JUDGE = ModelUse(model="judge")
-ASK = Ask(max_new_tokens=4, is_raw=True)
 
 
 def tasks(folder: Path, num: int) -> Artifact:
@@ -59,44 +55,50 @@ def yes(request: Request) -> Completion:
     return said("Yes")
 
 
-def test_a_judge_is_never_asked_the_same_texts_twice(tmp_path: Path) -> None:
+def judging(session: FakeSession | LazySession, tools: Tools) -> list[_filtering.OpenFilter]:
+    """Return the consistency filter, its judge being a session."""
+    judge = {"model": "judge"}
+    context = _filtering.filter_context([], {}, tools, lambda use: text_model(session, tools.seed))
+    return _filtering.open_filters([Use("consistency", 1, {"judge": judge})], context)
+
+
+def ask_all(session: FakeSession | LazySession, tools: Tools, *shards: int) -> list[str | None]:
+    """Judge shards of as many tasks, and return the reason to drop each of them."""
+    filters = judging(session, tools)
+    drops = [
+        drop
+        for number, size in enumerate(shards)
+        for _, drop in _filtering.apply(filters, number, [a_task(a_pair(n)) for n in range(size)])
+    ]
+    return [drop and drop[1].reason for drop in drops]
+
+
+def test_a_judge_is_never_asked_the_same_again(tmp_path: Path) -> None:
     session = FakeSession(yes)
-    bench = Bench(tmp_path)
+    tools = judge_bench(tmp_path).tools("s")
 
-    first = text_model(JUDGE, session, bench.tools("s"))(["a", "b"], ASK)
-    again = text_model(JUDGE, FakeSession(_must_not), bench.tools("s"))(["a", "b"], ASK)
+    first = ask_all(session, tools, 2)
 
-    assert first == again == ["Yes", "Yes"]
+    assert first == ask_all(FakeSession(_must_not), tools, 2) == [None, None]
     assert len(session.asked) == 2
-    assert bench.progress == []
-
-
-def test_another_judge_is_asked_for_itself(tmp_path: Path) -> None:
-    tools = Bench(tmp_path).tools("s")
-    other = FakeSession(lambda request: said("No"))
-
-    text_model(JUDGE, FakeSession(yes), tools)(["a"], ASK)
-
-    assert text_model(ModelUse(model="other"), other, tools)(["a"], ASK) == ["No"]
 
 
 def test_a_failed_request_is_no_answer(tmp_path: Path) -> None:
     session = FakeSession(lambda request: said(finish="error", error="too long"))
 
-    assert text_model(JUDGE, session, Bench(tmp_path).tools("s"))(["a"], ASK) == [None]
+    assert ask_all(session, judge_bench(tmp_path).tools("s"), 1) == ["judge gave no label"]
 
 
 def test_a_model_that_answers_nothing_stops_the_stage_and_is_asked_again_by_a_rerun(
     tmp_path: Path,
 ) -> None:
-    tools = Bench(tmp_path).tools("s")
-    texts = [str(number) for number in range(SURELY_BROKEN)]
+    tools = judge_bench(tmp_path).tools("s")
     broken = FakeSession(lambda request: said(finish="error", error="out of order"))
     with pytest.raises(StageError, match="out of order"), LazySession(lambda: broken) as session:
-        ask_all(session, tools, texts)
+        ask_all(session, tools, SURELY_BROKEN)
     mended = FakeSession(yes)
     with LazySession(lambda: mended) as session:
-        ask_all(session, tools, texts)
+        ask_all(session, tools, SURELY_BROKEN)
 
     assert len(mended.asked) == SURELY_BROKEN
 
@@ -105,7 +107,7 @@ def test_requests_that_fail_after_a_good_one_are_rows_without_answer(tmp_path: P
     completions = iter([said("Yes"), *[said(finish="error", error="too long")] * SURELY_BROKEN])
     session = FakeSession(lambda request: next(completions))
     with LazySession(lambda: session) as lazy:
-        ask_all(lazy, Bench(tmp_path).tools("s"), ["a"], ["b"] * SURELY_BROKEN)
+        ask_all(lazy, judge_bench(tmp_path).tools("s"), 1, SURELY_BROKEN)
 
     assert len(session.asked) == 1 + SURELY_BROKEN
 
@@ -117,19 +119,18 @@ def test_a_model_is_loaded_at_the_first_request_and_closed_once(tmp_path: Path) 
         opened.append(FakeSession(yes))
         return opened[-1]
 
-    tools = Bench(tmp_path).tools("s")
+    tools = judge_bench(tmp_path).tools("s")
     with LazySession(open_now) as session:
         assert opened == []
-        ask_all(session, tools, ["a"], ["b"])
+        ask_all(session, tools, 1, 1)
     with LazySession(open_now) as session:
-        ask_all(session, tools, ["a"], ["b"])
+        ask_all(session, tools, 1, 1)
 
     assert [session.is_closed for session in opened] == [True]
 
 
-def ask_all(session: LazySession, tools: Tools, *batches: Sequence[str]) -> None:
-    for batch in batches:
-        text_model(JUDGE, session, tools)(batch, ASK)
+def judge_bench(folder: Path) -> Bench:
+    return Bench(folder, prompts={"consistency@1": "{{ instruction }}"})
 
 
 def _must_not(request: Request) -> Completion:

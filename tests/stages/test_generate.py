@@ -21,6 +21,7 @@ from tests.stages.talking import (
     image_bank,
     prompt_texts,
     published,
+    rows_artifact,
     said,
 )
 
@@ -50,7 +51,8 @@ def written(
     outputs = Outputs(folder / f"out-{len(list(folder.iterdir()))}")
     outputs.path.mkdir()
     try:
-        write_tasks(pairs, bank, session, params, outputs, bench.tools(scratch))
+        given = rows_artifact(folder / f"pairs-{len(list(folder.iterdir()))}", pairs=pairs)
+        write_tasks(given, bank, session, params, outputs, bench.tools(scratch))
     finally:
         outputs.counts()
     return published(outputs), pairs

@@ -1,0 +1,149 @@
+from __future__ import annotations
+
+import random
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from engine import plugin
+from engine.backends import Completion, Request
+from engine.filters import FilterContext
+from engine.images import ImageBank
+from engine.plan.journal import cut
+from engine.plan.stage import Part, PartDone
+from engine.plugin import bound_use
+from engine.records import Record
+from engine.stages import _filtering
+from engine.stages._models import text_model
+from tests.filters.building import artifact, kept_nowhere, verdicts_of
+from tests.sources.building import picture
+from tests.stages.running import Bench
+from tests.stages.talking import FakeSession, a_task, said
+
+PIXELS, HASHES = {"use": "near_duplicate"}, {"use": "near_duplicate", "max_distance_bits": 2}
+JUDGE = {"use": "consistency", "judge": {"model": "judge"}}
+SIZED = {"use": "image_size", "min_side_px": 8}
+OTHER_JUDGE = {"use": "consistency", "judge": {"model": "other"}}
+
+
+def rule(request: Request) -> Completion:
+    """Judge by the number in the question."""
+    return said("Yes" if int(request.turns[0].text[9:-1]) % 3 else "No")
+
+
+class Workplace:
+    """Tasks about pictures, some of them shown twice, and what each process asks the judge."""
+
+    def __init__(self, folder: Path, num: int) -> None:
+        rng = random.Random(num)
+        shown = [picture(rng.randrange(num)) for _ in range(num)]
+        self.pairs = artifact(folder / "pairs", [(f"{n}", p, "x") for n, p in enumerate(shown)])
+        self.tasks = [a_task(pair, n) for n, pair in enumerate(self.pairs.records("rows"))]
+        self.bench = Bench(folder, prompts={"consistency@1": "{{ instruction }}"})
+        self.asked: list[list[str]] = []
+
+    def _filters(
+        self, uses: Sequence[Mapping[str, Any]], scratch: str, part: Part | None
+    ) -> list[_filtering.OpenFilter]:
+        tools = replace(self.bench.tools(scratch), part=part)
+        asked = self.asked
+
+        class Noting(FakeSession):
+            def generate(self, requests: Any, sampling: Any) -> list[Completion]:
+                asked.append([request.turns[0].text for request in requests])
+                return super().generate(requests, sampling)
+
+        context = _filtering.filter_context(
+            [self.pairs], {}, tools, lambda use: text_model(Noting(rule), 0)
+        )
+        return _filtering.open_filters([bound_use("filters", use) for use in uses], context)
+
+    def part(self, uses: Sequence[Mapping[str, Any]], part: Part) -> None:
+        tools = replace(self.bench.tools("shared"), part=part)
+        filters = self._filters(uses, "shared", part)
+        with pytest.raises(PartDone):
+            _filtering.measure_share(filters, self._shards, tools, len(self.tasks), "tasks")
+
+    def whole(self, uses: Sequence[Mapping[str, Any]], scratch: str) -> list[Any]:
+        filters = self._filters(uses, scratch, None)
+        found = [_filtering.apply(filters, n, rows) for n, rows in enumerate(self._shards())]
+        return [drop for drops in found for _, drop in drops]
+
+    def _shards(self) -> list[list[Record]]:
+        return list(cut(self.tasks, _filtering.SHARD_ROWS))
+
+
+@pytest.mark.parametrize(
+    "uses",
+    [
+        [],
+        [JUDGE],
+        [SIZED, JUDGE, PIXELS],
+        [PIXELS, JUDGE],
+        [SIZED, HASHES, PIXELS, JUDGE],
+        [PIXELS, JUDGE, HASHES, OTHER_JUDGE],
+    ],
+    ids=lambda uses: "-".join(use["use"] for use in uses) or "none",
+)
+@pytest.mark.parametrize("order", [(0, 1, 2), (2, 0, 1)])
+def test_parts_ask_what_one_process_asks_and_leave_nothing_to_ask(
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    uses: Sequence[Mapping[str, Any]],
+    order: Sequence[int],
+) -> None:
+    monkeypatch.setattr(_filtering, "SHARD_ROWS", 4)
+    work = Workplace(tmp_path, 26)
+    expected = work.whole(uses, "alone")
+    alone, work.asked = work.asked, []
+
+    for index in order:
+        work.part(uses, Part(index, 3))
+    by_parts, work.asked = work.asked, []
+
+    assert expected == work.whole(uses, "shared")
+    assert Counter(map(tuple, alone)) == Counter(map(tuple, by_parts))
+    assert work.asked == []
+
+
+def test_a_judge_never_sees_what_was_dropped_before(tmp_path: Path) -> None:
+    work = Workplace(tmp_path, 26)
+
+    drops = work.whole([PIXELS, JUDGE], "alone")
+
+    num_shown_again = sum(drop is not None and drop[0] == "near_duplicate" for drop in drops)
+    assert num_shown_again > 3
+    assert sum(map(len, work.asked)) == len(drops) - num_shown_again
+
+
+def test_a_part_says_how_far_it_is(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(_filtering, "SHARD_ROWS", 4)
+    work = Workplace(tmp_path, 9)
+
+    work.part([JUDGE], Part(0, 2))
+
+    assert work.bench.progress == [(4, 5, "tasks"), (5, 5, "tasks")]
+
+
+@pytest.mark.parametrize("name", [n for n in plugin.names("filters") if n != "consistency"])
+def test_a_filter_that_remembers_nothing_minds_no_order(tmp_path: Path, name: str) -> None:
+    work = Workplace(tmp_path, 20)
+    records = list(work.pairs.records("rows"))
+    plug = plugin.load("filters", name)
+    settings = {"min_words": 2} if name == "caption_length" else {}
+    params = plugin.bind(plug.params, settings)
+    bank = ImageBank([work.pairs.path])
+
+    def verdicts(shown: list[Record]) -> list[Any]:
+        context = FilterContext(bank, {"b": work.pairs}, _no_model, {}, kept_nowhere, 0)
+        return verdicts_of(plug, params, context, shown)
+
+    assert plug.remembers == (verdicts(records) != verdicts(records[::-1])[::-1])
+
+
+def _no_model(use: object) -> Any:
+    raise AssertionError("these filters ask no model")
