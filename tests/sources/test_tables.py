@@ -335,3 +335,21 @@ def test_spans_of_json_files_are_the_rows_of_one_pass(
         for stop in (start + 1, start + 4, len(whole)):
             span = range(start, min(stop, len(whole)))
             assert read("json_file", tmp_path, span, **settings) == whole[start:stop]
+
+
+def test_spans_of_csv_files_are_the_rows_of_one_pass(tmp_path: Path) -> None:
+    write_json(tmp_path, [])  # and three pictures
+    for number in range(3):
+        rows = [
+            f'0.png,"line {row}\nof {number}"\n' + "\n" * (row % 2) for row in range(number * 4)
+        ]
+        (tmp_path / f"{number}.csv").write_text("image,caption\n" + "".join(rows) + "0.png\n")
+    settings: dict[str, Any] = {"path": "."}
+
+    whole = read("csv_file", tmp_path, **settings)
+
+    assert num_rows("csv_file", tmp_path, **settings) == len(whole) == 15
+    for start in range(len(whole)):
+        for stop in (start + 1, start + 4, len(whole)):
+            span = range(start, min(stop, len(whole)))
+            assert read("csv_file", tmp_path, span, **settings) == whole[start:stop]
