@@ -205,7 +205,6 @@ class Executor:
             },
             machine=Machine(
                 num_threads=placement.threads,
-                num_workers=placement.threads,
                 device="cuda" if placement.gpus else "cpu",
                 num_devices=max(1, len(placement.gpus)),
                 is_offline=self.settings.is_offline,
