@@ -69,8 +69,8 @@ def _slow(inputs: Inputs, params: SlowParams, outputs: Outputs, tools: Tools) ->
         return [{"number": batch[0]}]
 
     batches = [[number] for number in range(params.num_batches)]
-    for row in tools.journal("batch", batches, work, "batches"):
-        outputs.rows("rows").write(row)
+    for _, rows in tools.shards("batch", batches, work, "batches", len(batches)):
+        outputs.rows("rows").write(rows[0])
 
 
 def _fail(inputs: Inputs, params: FailParams, outputs: Outputs, tools: Tools) -> None:
