@@ -83,7 +83,10 @@ class Trainer:
             if keeper.is_due(done):
                 keeper.keep(Progress(done, tuple(losses), meter.sums(), self.num_halvings))
             self.tools.progress(done, self.num_steps, "steps")
-        return Progress(self.num_steps, tuple(losses))
+        ended = Progress(self.num_steps, tuple(losses), is_end=True)
+        if self.team.count > 1:  # another process saves the model
+            keeper.keep(ended)
+        return ended
 
     def rate_factor(self, step: int) -> float:
         """Return the share of the peak learning rate at a step, counting from 0."""
@@ -155,12 +158,13 @@ class Trainer:
         num_trained = sum(int(example.is_trained[1:].sum()) for example in chosen)
         loss_sum = None
         while loss_sum is None:
-            torch.manual_seed(_seed(self.tools.seed, step))
+            torch.manual_seed(_seed(self.tools.seed, step, self.team.rank))
             loss_sum = self._gradients_if_they_fit(chosen, num_trained)
             if loss_sum is None:
                 self.num_halvings += 1
                 state.optimizer.zero_grad(set_to_none=True)
                 torch.cuda.empty_cache()
+        self.num_halvings = self.team.add_up(state.learning, loss_sum, self.num_halvings)
         if self.spec.max_grad_norm > 0:
             learning = [parameter for _, parameter in state.learning]
             torch.nn.utils.clip_grad_norm_(learning, self.spec.max_grad_norm)
@@ -173,13 +177,15 @@ class Trainer:
         try:
             return self._gradients(chosen, num_trained)
         except (RuntimeError, MemoryError) as error:
-            if not _is_out_of_memory(error):
+            if not is_out_of_memory(error):
                 raise
             if self.micro_batch_size == 1:
                 raise StageError(
                     "one row does not fit into memory",
                     hint="lower `training.max_length` or set `gradient_checkpointing: true`",
                 ) from error
+            if self.team.is_split:  # the others stand in the middle of a step: begin anew, smaller
+                raise
             return None
 
     def _gradients(self, chosen: Sequence[Example], num_trained: int) -> Any:
@@ -187,7 +193,7 @@ class Trainer:
 
         total = torch.zeros((), device=self.tools.machine.device)
         for rows in self._micro_batches(chosen):
-            if self.tools.stopping():
+            if self.team.agree(self.tools.stopping):
                 raise Stopped
             loss = self._loss_sum(rows)
             (loss / num_trained).backward()
@@ -199,8 +205,8 @@ class Trainer:
         if self.family.image_axis is None:  # its processor refuses rows without images among others
             groups = [[e for e in chosen if e.digests], [e for e in chosen if not e.digests]]
         for group in groups:
-            for first in range(0, len(group), self.micro_batch_size):
-                yield group[first : first + self.micro_batch_size]
+            if group:
+                yield from self.team.micro_batches(group, self.micro_batch_size)
 
     def _loss_sum(self, rows: Sequence[Example]) -> Any:
         import torch
@@ -302,20 +308,23 @@ class _Keeper:
         trainer = self._trainer
         if done == trainer.num_steps:
             return False
-        waited_s = trainer.clock() - self._kept_at
-        if done % trainer.spec.save_steps == 0:
-            return True
-        return waited_s >= trainer.tools.machine.checkpoint_every_s
+        is_step = done % trainer.spec.save_steps == 0
+        return trainer.team.agree(lambda: is_step or self._is_late())
 
     def keep(self, progress: Progress) -> None:
         """Write a checkpoint unless this step has one."""
-        if progress.step != self._kept_step:
+        team = self._trainer.team
+        if progress.step != self._kept_step and (team.is_first or team.is_split):
             checkpoint.save(self._trainer.tools.scratch, self._state, progress)
         self._kept_step = progress.step
         self._kept_at = self._trainer.clock()
 
+    def _is_late(self) -> bool:
+        waited_s = self._trainer.clock() - self._kept_at
+        return waited_s >= self._trainer.tools.machine.checkpoint_every_s
 
-def _is_out_of_memory(error: BaseException) -> bool:
+
+def is_out_of_memory(error: BaseException) -> bool:
     """Tell whether memory ran out; for the CPU torch says so only in words."""
     import torch
 
@@ -323,8 +332,9 @@ def _is_out_of_memory(error: BaseException) -> bool:
     return known or "can't allocate memory" in str(error)
 
 
-def _seed(seed: int, step: int) -> int:
-    return int.from_bytes(hashlib.sha256(f"{seed}/{step}".encode()).digest()[:7], "big")
+def _seed(seed: int, step: int, rank: int) -> int:
+    text = f"{seed}/{step}/{rank}" if rank else f"{seed}/{step}"
+    return int.from_bytes(hashlib.sha256(text.encode()).digest()[:7], "big")
 
 
 def save_model(model: Any, kit: Any, folder: Path, dtype: Any) -> None:
