@@ -7,26 +7,33 @@
 
 A folder gets its name in `artifacts` by one rename, after its files and its manifest have reached
 the disk; so a crash at any instant leaves no entry or a whole one. Deleting any entry is safe.
+
+Files carry one constant time of change. A file with another one was touched since: it is hashed
+before it is used, and an artifact that is not what was published does not exist any more. What
+changed without a trace in `stat`, on a failing disk, is found by hashing all (`verify.py`).
 """
 
 from __future__ import annotations
 
 import errno
-import hashlib
 import json
 import os
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import asdict
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 from engine.artifacts import Artifact, FileEntry, Manifest, is_read
 from engine.plan import keys
 from engine.plan.stage import Node
+from engine.runtime import durable, hashing
 from engine.runtime.locks import KeyLock
 
 MANIFEST = "manifest.json"
+SEALED_NS = 10**18  # time of change of every published file: 2001-09-09 01:46:40 UTC
+_SEAL = ',\n "digest": "'
 Parents = Mapping[str, Mapping[str, Artifact]]  # port -> label -> artifact
 Reads = Mapping[str, Sequence[str]]  # port -> the row sets, files and folders that are read
 _ALL: Reads = {}
@@ -48,7 +55,7 @@ class Store:
         if not os.path.exists(name):  # noqa: PTH110  # most keys of a new plan; pathlib is slow
             return None
         path = Path(name)
-        manifest = _read_manifest(path / MANIFEST)
+        manifest = read_manifest(path / MANIFEST)
         if manifest is None or not all(_is_whole(path, entry) for entry in manifest.files):
             return None
         return Artifact(path, manifest)
@@ -56,7 +63,7 @@ class Store:
     def manifests(self) -> Iterator[Manifest]:
         """Stream the manifests of all artifacts."""
         for path in sorted(self.root.glob(f"artifacts/*/*/{MANIFEST}")):
-            manifest = _read_manifest(path)
+            manifest = read_manifest(path)
             if manifest is not None:
                 yield manifest
 
@@ -101,7 +108,7 @@ class Store:
 
         The caller holds the lock of the key. Raises ValueError for what is not a plain file.
         """
-        files = tuple(_seal(staging, path) for path in _plain_files(staging))
+        files = _sealed(staging)
         artifact = self._put(node, staging, files, counts, parents)
         self._remember(realised_key(node, parents, reads), node.key)
         return artifact
@@ -144,17 +151,18 @@ class Store:
             preimage=node.preimage,
             content_digest=keys.digest([[entry.name, entry.sha256] for entry in files]),
         )
-        _write_synced(staging / MANIFEST, json.dumps(asdict(manifest), indent=1, sort_keys=True))
+        _write_synced(staging / MANIFEST, _sealed_text(manifest))
         for folder in (staging, *(path for path in staging.rglob("*") if path.is_dir())):
-            _sync_folder(folder)
-        self._move_in(node.key, staging)
+            durable.sync(folder)
+        self.move_in(node.key, staging)
         _remove(self.root / "scratch" / node.key)
         artifact = self.get(node.key)
         assert artifact is not None
         return artifact
 
-    def _move_in(self, key: str, staging: Path) -> None:
-        path = self._path(key)
+    def move_in(self, key: str, staging: Path) -> None:
+        """Give a sealed folder its name; what was there stays if it is whole."""
+        path = self.folder(key)
         path.parent.mkdir(parents=True, exist_ok=True)
         try:
             staging.rename(path)
@@ -169,7 +177,7 @@ class Store:
             path.rename(broken)
             staging.rename(path)
             _remove(broken)
-        _sync_folder(path.parent)
+        durable.sync(path.parent)
 
     def _remember(self, realised: str, key: str) -> None:
         self._realised.mkdir(parents=True, exist_ok=True)
@@ -183,7 +191,8 @@ class Store:
         except (FileNotFoundError, ValueError, KeyError):
             return None
 
-    def _path(self, key: str) -> Path:
+    def folder(self, key: str) -> Path:
+        """Return where the artifact of a key is, or would be."""
         return self.root / "artifacts" / key[:2] / key
 
 
@@ -214,19 +223,49 @@ def write_whole(path: Path, text: str) -> None:
     temporary.replace(path)
 
 
-def _read_manifest(path: Path) -> Manifest | None:
+def read_manifest(path: Path) -> Manifest | None:
+    """Return a manifest, or None if it is not there or not, byte by byte, what was written."""
     try:
-        data: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+        whole = path.read_text(encoding="utf-8")
+        text, mark, seal = whole.rpartition(_SEAL)
+        if mark and seal != f'{keys.text_digest(text)}"\n}}\n':
+            return None
+        # Manifests of engines before 0.2 have no seal; half of one is an unknown key below.
+        data: dict[str, Any] = json.loads(f"{text}\n}}" if mark else whole)
         files = tuple(FileEntry(**entry) for entry in data.pop("files"))
         return Manifest(files=files, parents=tuple(data.pop("parents")), **data)
-    except (FileNotFoundError, NotADirectoryError, ValueError, TypeError, KeyError):
+    except (OSError, ValueError, TypeError, KeyError):
         return None
+
+
+def _sealed_text(manifest: Manifest) -> str:
+    """Return the JSON of a manifest, with the digest of all before it as its last value."""
+    text = json.dumps(asdict(manifest), indent=1, sort_keys=True).removesuffix("\n}")
+    return f'{text}{_SEAL}{keys.text_digest(text)}"\n}}'
 
 
 def _is_whole(folder: Path, entry: FileEntry) -> bool:
     with suppress(OSError):
-        return (folder / entry.name).stat().st_size == entry.size_bytes
+        path = folder / entry.name
+        found = path.stat()
+        if found.st_size != entry.size_bytes:
+            return False
+        return found.st_mtime_ns == SEALED_NS or _is_sound(path, entry)
     return False
+
+
+def _is_sound(path: Path, entry: FileEntry) -> bool:
+    """Hash a file that was touched; if nothing in it changed, seal it again."""
+    if file_digest(path) != entry.sha256:
+        return False
+    with suppress(OSError):  # a store that may only be read is hashed each time
+        os.utime(path, ns=(SEALED_NS, SEALED_NS))
+    return True
+
+
+def file_digest(path: Path) -> str:
+    """Return the SHA-256 of a file, hex."""
+    return hashing.digest_file(str(path)).hex()
 
 
 def _plain_files(folder: Path) -> list[Path]:
@@ -237,12 +276,24 @@ def _plain_files(folder: Path) -> list[Path]:
     return found
 
 
-def _seal(folder: Path, path: Path) -> FileEntry:
-    with path.open("rb") as file:
-        sha256 = hashlib.file_digest(file, "sha256").hexdigest()
-        os.fsync(file.fileno())
-        size = os.fstat(file.fileno()).st_size
-    path.chmod(0o444)
+def _sealed(folder: Path) -> tuple[FileEntry, ...]:
+    """Hash all files of a folder, bring them to the disk and make them read-only."""
+    paths = _plain_files(folder)
+    size_bytes = sum(path.stat().st_size for path in paths)
+    entries = hashing.side_by_side(partial(_entry, folder), paths, size_bytes)
+    durable.bring_to_disk(folder, paths)
+    return tuple(entries)
+
+
+def _entry(folder: Path, path: Path) -> FileEntry:
+    descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+    try:
+        sha256 = hashing.digest_open(descriptor).hex()
+        os.fchmod(descriptor, 0o444)
+        os.utime(descriptor, ns=(SEALED_NS, SEALED_NS))
+        size = os.fstat(descriptor).st_size
+    finally:
+        os.close(descriptor)
     return FileEntry(path.relative_to(folder).as_posix(), size, sha256)
 
 
@@ -267,6 +318,7 @@ def _link_file(source: Path, target: Path) -> None:
 
         shutil.copyfile(source, target)
         target.chmod(0o444)
+        os.utime(target, ns=(SEALED_NS, SEALED_NS))
 
 
 def _write_synced(path: Path, text: str) -> None:
@@ -275,11 +327,3 @@ def _write_synced(path: Path, text: str) -> None:
         file.flush()
         os.fsync(file.fileno())
     path.chmod(0o444)
-
-
-def _sync_folder(path: Path) -> None:
-    descriptor = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)

@@ -8,10 +8,12 @@ import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 
-from engine.runtime import runs
+from engine.cli import again
+from engine.runtime import runs, store
 from engine.runtime.store import Store
 from tests.bench import nine, peers
 
@@ -119,21 +121,47 @@ def test_the_first_json_after_a_whole_run_names_its_own_run(shell: Shell):
     shell.run("--json")
     quick = shell.run("--json")
 
-    found = json.loads(quick.stdout)
+    *_, found = events_of(quick)
     assert is_quick(quick)
     assert found["run"] == runs.newest(shell.store).id
     assert {node["state"] for node in found["nodes"]} == {"cached"}
     shutil.rmtree(shell.folder / "cache" / "adapt" / "again")
-    whole = json.loads(shell.run("--json").stdout)
-    assert {**found, "run": ""} == {**whole, "run": ""}
+    whole = shell.run("--json")
+    assert [timeless(event) for event in events_of(whole)] == [
+        timeless(event) for event in events_of(quick)
+    ]
 
 
-def test_its_json_names_its_own_run(shell: Shell):
+def test_its_json_is_the_log_of_its_own_run(shell: Shell):
     shell.run("--json")
     quick = shell.run("--json")
 
+    *lines, last = quick.stdout.splitlines()
+    run = runs.newest(shell.store)
+    assert is_quick(quick)
+    assert lines == run.events_path.read_text().splitlines()
+    assert json.loads(last)["run"] == run.id
+    assert all(run.facts()["started_at"] - 5 < event["time"] for event in events_of(quick))
+
+
+def test_its_quiet_json_is_the_result_alone(shell: Shell):
+    shell.run("--json", "--quiet")
+    quick = shell.run("--json", "--quiet")
+
     assert is_quick(quick)
     assert json.loads(quick.stdout)["run"] == runs.newest(shell.store).id
+
+
+def events_of(done: subprocess.CompletedProcess[str]) -> list[dict[str, Any]]:
+    return [json.loads(line) for line in done.stdout.splitlines()]
+
+
+def timeless(value: Any) -> Any:
+    """Return an event without what differs between two runs."""
+    if isinstance(value, dict):
+        passing = ("time", "run", "holder", "ended_at", "started_at")
+        return {name: timeless(item) for name, item in value.items() if name not in passing}
+    return [timeless(item) for item in value] if isinstance(value, list) else value
 
 
 def lose_a_file(shell: Shell) -> None:
@@ -225,3 +253,7 @@ def test_no_value_of_the_environment_is_written_down(shell: Shell):
 
     for path in shell.folder.joinpath("cache").rglob("*.json"):
         assert "a-secret-value" not in path.read_text()
+
+
+def test_the_time_of_published_files_is_the_one_of_the_store():
+    assert again.SEALED_NS == store.SEALED_NS

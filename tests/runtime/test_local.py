@@ -304,18 +304,21 @@ def test_two_runs_at_once_do_the_work_once(tmp_path: Path):
 
 def test_an_input_that_goes_under_a_run_is_made_anew(tmp_path: Path):
     removed: list[str] = []
+    reasons: list[str] = []
     key = chain().node("count").key
 
     def watch(event: Event) -> None:
         if isinstance(event, NodeStarted) and event.node == "double" and not removed:
             removed.append(key)
             shutil.rmtree(Store(tmp_path).get(key).path)
+        if isinstance(event, NodeRetried):
+            reasons.append(event.reason)
 
     run, outcome = execute(chain(), tmp_path, watch=watch)
 
     assert outcome == Outcome()
     assert states(run) == {"count": "ran", "double": "ran"}
-    assert run.status().nodes["double"].message.endswith("made anew: count")
+    assert reasons == ["its input `count` has gone from the store; made anew: count"]
 
 
 def test_two_runs_never_have_a_gpu_at_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
