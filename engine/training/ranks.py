@@ -98,11 +98,13 @@ def _wait(members: list[_Member], tools: Tools) -> None:
             is_told = _tell(members[0])
         watched = [member for member in members if not member.is_done]
         ready = wait([m.pipe for m in watched] + [m.process.sentinel for m in watched], POLL_S)
+        # First those that died: what the others then say is only that somebody is missing.
+        for member in watched:
+            if member.process.sentinel in ready and not member.pipe.poll():
+                _mourn(member, tools)
         for member in watched:
             if member.pipe in ready:
                 _hear(member, tools)
-            elif member.process.sentinel in ready and not member.pipe.poll():
-                _mourn(member, tools)
 
 
 def _tell(first: _Member) -> bool:
@@ -118,7 +120,7 @@ def _hear(member: _Member, tools: Tools) -> None:
     """Act on a message."""
     try:
         kind, *values = member.pipe.recv()
-    except EOFError:
+    except (EOFError, ConnectionError):
         member.process.join()
         _mourn(member, tools)
         return

@@ -37,6 +37,7 @@ class Case:
     num_rows: int = 12
     num_texts: int = 0  # rows without an image
     machine: Mapping[str, Any] = field(default_factory=dict)
+    memory_mb: int | None = None  # that may be taken beyond what the process holds at its start
     file_limit: int | None = None  # the kernel kills the process in the write that goes beyond it
 
 
@@ -183,6 +184,10 @@ def _train(case: Case) -> None:
         signal.signal(signal.SIGXFSZ, signal.SIG_DFL)
         resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
         resource.setrlimit(resource.RLIMIT_FSIZE, (case.file_limit, case.file_limit))
+    if case.memory_mb is not None:
+        pages = int(Path("/proc/self/statm").read_text().split()[0])
+        most = pages * resource.getpagesize() + case.memory_mb * 2**20
+        resource.setrlimit(resource.RLIMIT_AS, (most, most))
     folder = Path(case.folder)
     (folder / "scratch").mkdir(parents=True, exist_ok=True)
     out = folder / "out"

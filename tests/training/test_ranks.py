@@ -104,14 +104,13 @@ def test_a_checkpoint_goes_on_under_another_number_of_processes(
     assert losses(moved) == pytest.approx(losses(alone), abs=1e-4)
 
 
-def test_one_that_is_killed_ends_all(
-    alone: Case, tmp_path: Path, lives: Server, capfd: pytest.CaptureFixture[str]
-):
+def test_one_that_is_killed_ends_all(alone: Case, tmp_path: Path, lives: Server):
     life = at_step(lives, replace(alone, folder=str(tmp_path), machine=TWO), 3)
     first, second = children(life.pid)
     os.kill(second, signal.SIGKILL)
 
     assert life.end() == 1
+    assert "MemoryError: training process 1 was killed" in (tmp_path / "error").read_text()
     assert not is_running(first)
 
 
