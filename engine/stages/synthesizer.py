@@ -48,7 +48,7 @@ def run(inputs: Inputs, params: Params, outputs: Outputs, tools: Tools) -> None:
         lora=None,
         training=params.training,
     )
-    fit(chats(inputs, params, outputs, tools), _WithBlanks(bank), job, outputs, tools)
+    fit(chats(inputs, params, outputs, tools), WithBlanks(bank), job, outputs, tools)
 
 
 def chats(inputs: Inputs, params: Params, outputs: Outputs, tools: Tools) -> Iterator[Record]:
@@ -74,8 +74,8 @@ def chats(inputs: Inputs, params: Params, outputs: Outputs, tools: Tools) -> Ite
 
 
 @dataclass(frozen=True, slots=True)
-class _WithBlanks:
-    """Reads images; `blank/<digest>` is a white one as large as that image."""
+class WithBlanks:
+    """Reads images, in any process; `blank/<digest>` is a white one as large as that image."""
 
     bank: ImageBank
 

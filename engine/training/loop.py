@@ -12,7 +12,7 @@ import hashlib
 import json
 import math
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -23,9 +23,10 @@ from engine.models._inputs import InputMaker
 from engine.plan.stage import Stopped, Tools
 from engine.plugin import unbind
 from engine.recipe.model import TrainSpec
-from engine.training import checkpoint, parts
+from engine.training import parts
 from engine.training.checkpoint import Progress, State
 from engine.training.collate import IGNORED, batches_from, collate
+from engine.training.keeper import Keeper, Meter
 from engine.training.masks import Example
 from engine.training.prepared import Examples
 from engine.training.team import ALONE, Team
@@ -65,10 +66,11 @@ class Trainer:
             return Progress(0, ())
         self._prepare()
         state = self._state()
-        keeper = _Keeper(self, state)
+        keeper = Keeper(self.tools, self.team, state, self.spec.save_steps, self.clock)
         progress = keeper.start()
+        self.num_halvings = max(self.tools.machine.shrink, progress.num_halvings)
         losses = list(progress.losses)
-        meter = _Meter(progress.unlogged)
+        meter = Meter(progress.unlogged)
         for step, rows in self._batches(progress.step):
             self._set_rates(state.optimizer, step)
             try:
@@ -79,8 +81,8 @@ class Trainer:
             done = step + 1
             if done % self.spec.logging_steps == 0 or done == self.num_steps:
                 losses.append(self._log_row(done, meter))
-                meter = _Meter()
-            if keeper.is_due(done):
+                meter = Meter()
+            if done < self.num_steps and keeper.is_due(done):
                 keeper.keep(Progress(done, tuple(losses), meter.sums(), self.num_halvings))
             self.tools.progress(done, self.num_steps, "steps")
         ended = Progress(self.num_steps, tuple(losses), is_end=True)
@@ -230,7 +232,7 @@ class Trainer:
         is_large = sum(p.numel() for p in self.model.parameters()) > LARGE_MODEL_PARAMETERS
         return self.tools.machine.device != "cpu" and is_large
 
-    def _log_row(self, done: int, meter: _Meter) -> dict[str, Any]:
+    def _log_row(self, done: int, meter: Meter) -> dict[str, Any]:
         loss = meter.mean()
         if not math.isfinite(loss):
             raise StageError(
@@ -256,72 +258,6 @@ class Trainer:
         for name, parameter in learning:
             digest.update(f"{name}{tuple(parameter.shape)}".encode())
         return digest.hexdigest()
-
-
-class _Meter:
-    """Adds up losses on the device; reading them waits for it, so that is done when logging."""
-
-    def __init__(self, sums: Mapping[str, float] | None = None) -> None:
-        sums = sums or {}
-        self.num_tokens = int(sums.get("num_tokens", 0))
-        self._num_trained = int(sums.get("num_trained", 0))
-        self._loss_sum: Any = sums.get("loss_sum", 0.0)
-
-    def add(self, loss_sum: Any, num_trained: int, num_tokens: int) -> None:
-        self._loss_sum = self._loss_sum + loss_sum
-        self._num_trained += num_trained
-        self.num_tokens += num_tokens
-
-    def mean(self) -> float:
-        return float(self._loss_sum) / max(self._num_trained, 1)
-
-    def sums(self) -> dict[str, float]:
-        """Return what `_Meter` begins with to go on from here; every float32 is a float as well."""
-        return {
-            "num_tokens": self.num_tokens,
-            "num_trained": self._num_trained,
-            "loss_sum": float(self._loss_sum),
-        }
-
-
-class _Keeper:
-    """Decides when to take a checkpoint, and takes it."""
-
-    def __init__(self, trainer: Trainer, state: State) -> None:
-        self._trainer = trainer
-        self._state = state
-        self._kept_step = 0
-        self._kept_at = trainer.clock()
-
-    def start(self) -> Progress:
-        """Go back to the last checkpoint, if there is one."""
-        trainer = self._trainer
-        progress = checkpoint.load(trainer.tools.scratch, self._state)
-        self._kept_step = progress.step
-        trainer.num_halvings = max(trainer.tools.machine.shrink, progress.num_halvings)
-        if progress.step:
-            trainer.tools.log(f"goes on after step {progress.step}")
-        return progress
-
-    def is_due(self, done: int) -> bool:
-        """Tell whether to keep what there is: after so many steps, or so much time."""
-        trainer = self._trainer
-        if done == trainer.num_steps:
-            return False
-        is_step = done % trainer.spec.save_steps == 0
-        return trainer.team.agree(lambda: is_step or self._is_late())
-
-    def keep(self, progress: Progress) -> None:
-        """Write a checkpoint unless this step has one."""
-        team = self._trainer.team
-        if progress.step != self._kept_step and (team.is_first or team.is_split):
-            checkpoint.save(self._trainer.tools.scratch, self._state, progress)
-        self._kept_step = progress.step
-        self._kept_at = self._trainer.clock()
-
-    def _is_late(self) -> bool:
-        waited_s = self._trainer.clock() - self._kept_at
-        return waited_s >= self._trainer.tools.machine.checkpoint_every_s
 
 
 def is_out_of_memory(error: BaseException) -> bool:
