@@ -30,6 +30,7 @@ from engine.runtime.store import Store
 if TYPE_CHECKING:
     from engine.cli.audience import Audience
     from engine.cli.outlays import Outlay
+    from engine.cli.trackers import Started
     from engine.plan.estimate import Figure
     from engine.runtime.executor import Failure, Outcome
     from engine.runtime.outlook import View
@@ -217,6 +218,7 @@ def _execute(session: Session, is_cached: bool, demands: Mapping[str, Demand]) -
     from engine.runtime.local import LocalLauncher
 
     audience = _audience(session, is_cached)
+    tracked = [] if is_cached else _start_trackers(session)
     launcher = LocalLauncher(session.settings, session.worker, session.run.path)
     try:
         return Executor(
@@ -233,6 +235,41 @@ def _execute(session: Session, is_cached: bool, demands: Mapping[str, Demand]) -
     finally:
         launcher.close()
         audience.close()
+        _tell_of_trackers(tracked)
+
+
+def _start_trackers(session: Session) -> list[Started]:
+    """Start a process for each tracker that was asked for and is installed."""
+    names = session.settings.trackers
+    if not names:
+        return []
+    from engine.cli import trackers
+
+    missing = trackers.missing(names)
+    for name in missing:
+        package = trackers.PACKAGES[name]
+        message = f"tracker `{name}` is left out: package `{package}` is not installed"
+        _warn(Diagnostic("tracker-missing", message, hint=f"pip install {package}"))
+    return trackers.start(
+        session.run.path,
+        session.store.root,
+        [name for name in names if name not in missing],
+        [word for word in session.worker if word == "-P"],
+    )
+
+
+def _tell_of_trackers(started: Sequence[Started]) -> None:
+    if not started:
+        return
+    from engine.cli import trackers
+
+    for one in trackers.failures(started):
+        message = f"tracker `{one.name}` ended badly: {one.last_line()}; the run is whole"
+        _warn(Diagnostic("tracker-failed", message, hint=f"its words are in {one.log_path}"))
+
+
+def _warn(found: Diagnostic) -> None:
+    print(f"warning[{found.code}]: {found.message}\n  help: {found.hint}", file=sys.stderr)
 
 
 def _audience(session: Session, is_cached: bool) -> Audience:
