@@ -152,7 +152,13 @@ def node_detail(node: NodeStatus, now: float) -> str:
 
 def summary_text(summary: Mapping[str, Any]) -> str:
     """Return the funnel and the score table of a summary (schemas/summary.schema.json)."""
-    parts = (smoke_text(summary), _funnel(summary["arms"]), _scores(summary["arms"]))
+    order = summary.get("ranking") or ()
+    parts = (
+        smoke_text(summary),
+        ranking_text(order),
+        _funnel(summary["arms"]),
+        _scores(summary["arms"]),
+    )
     return "\n\n".join(part for part in parts if part)
 
 
@@ -173,6 +179,39 @@ def verdict_text(summary: Mapping[str, Any]) -> str:
         for row in arm["scores"]
         if _is_whole(row)
     )
+
+
+def ranking_text(ranking: Sequence[Mapping[str, Any]]) -> str:
+    """Return arms in one order, best first, and what shared places mean."""
+    if not ranking:
+        return ""
+    head = ("place", "arm", "adapted", "difference", "95 % interval", "general")
+    rows = [
+        (
+            f"{row['place'] or '-'}{'=' if row['is_shared'] else ' '}",
+            row["arm"] + (" (smoke)" if row["max_items"] is not None else ""),
+            _points(row["adapted"]),
+            _points(row["difference"], signed=True),
+            _interval(row),
+            _points(row["general"], signed=True),
+        )
+        for row in ranking
+    ]
+    num = max(row["num_benchmarks"] for row in ranking)
+    told = [
+        table([head, *rows], numbers_from=2),
+        f"  means of {verdicts.counted(num, 'domain benchmark')}",
+    ]
+    if any(row["is_shared"] for row in ranking):
+        told[-1] += "; = cannot be told apart from the first of the place on the same items"
+    told += [f"  {row['arm']} is not ranked: {row['reason']}" for row in ranking if row["reason"]]
+    return "\n".join(told)
+
+
+def _interval(row: Mapping[str, Any]) -> str:
+    if row["ci_low"] is None:
+        return "-"
+    return f"{_points(row['ci_low'], signed=True)} to {_points(row['ci_high'], signed=True)}"
 
 
 def _funnel(arms: Sequence[Mapping[str, Any]]) -> str:
@@ -231,7 +270,7 @@ def _score_row(row: Mapping[str, Any]) -> tuple[str, ...]:
         _points(row["base"]),
         _points(row["adapted"]),
         _points(row["difference"], signed=True),
-        f"{_points(row['ci_low'], signed=True)} to {_points(row['ci_high'], signed=True)}",
+        _interval(row),
         _count(row["num_items"]),
     )
 
