@@ -292,6 +292,14 @@ def amount(done: int, total: int | None, unit: str) -> str:
     return f"{done:,} of {total:,} {unit}".strip()
 
 
+def size(num_bytes: float) -> str:
+    """Return a number of bytes as a person reads it: "1.4 GB"."""
+    for power, unit in ((4, "TB"), (3, "GB"), (2, "MB"), (1, "kB")):
+        if num_bytes >= 1000**power:
+            return f"{num_bytes / 1000**power:.1f} {unit}"
+    return f"{num_bytes:.0f} bytes"
+
+
 def gigabytes(value: float) -> str:
     """Return an amount of memory; a small one in megabytes."""
     return f"{value:.1f} GB" if value >= 0.1 else f"{value * 1000:.0f} MB"

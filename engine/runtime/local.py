@@ -197,12 +197,17 @@ class Child:
 
     def log_tail(self, num_lines: int = 12) -> list[str]:
         """Return the last lines of the node's output."""
-        try:
-            with self.log_path.open("rb") as file:
-                file.seek(max(0, self.log_path.stat().st_size - 16384))
-                return file.read().decode(errors="replace").splitlines()[-num_lines:]
-        except OSError:
-            return []
+        return tail(self.log_path, num_lines)
+
+
+def tail(path: Path, num_lines: int) -> list[str]:
+    """Return the last lines of a log; none if there is no such file."""
+    try:
+        with path.open("rb") as file:
+            file.seek(max(0, path.stat().st_size - 16384))
+            return file.read().decode(errors="replace").splitlines()[-num_lines:]
+    except OSError:
+        return []
 
 
 def start(

@@ -34,7 +34,7 @@ class KeyLock:
     def try_acquire(self) -> bool:
         """Take the lock unless a living holder has it."""
         with _exclusive(self._guard):
-            if self._is_held():
+            if self.is_held():
                 return False
             temporary = self._path.with_suffix(".new")  # the guard makes it ours
             temporary.write_text(json.dumps(identity()), encoding="utf-8")
@@ -56,7 +56,8 @@ class KeyLock:
             if _read(self._path) == identity():
                 self._path.unlink(missing_ok=True)
 
-    def _is_held(self) -> bool:
+    def is_held(self) -> bool:
+        """Tell whether a living holder has the lock; the first look at one far away says yes."""
         holder = _read(self._path)
         if holder is None:
             return False

@@ -15,7 +15,8 @@ class Settings:
 
     store: Path
     executor: str = "local"
-    threads: int = 1  # cores this run may use; a node that wants many gets all but one
+    ray_address: str = "auto"  # of the cluster, where the executor is Ray
+    threads: int = 1  # cores this run may use, 0: all of a cluster; see scheduler.threads_of
     retries: int = 3  # how often a node is tried again after what may pass
     retry_pause_s: float = 1.0  # before the first retry; four times as long before each next
     device: str = "cpu"  # cpu or cuda

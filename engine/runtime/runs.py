@@ -7,6 +7,7 @@ import re
 import secrets
 import time
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -78,9 +79,10 @@ def create(store: Store, plan: Plan, facts: Mapping[str, Any]) -> Run:
 
 
 def all_runs(store: Store) -> list[Run]:
-    """Return every run of a store, oldest first."""
+    """Return every run of a store, oldest first; one whose facts are damaged is passed over."""
     found = [Run(path.parent) for path in store.runs.glob("*/run.json")]
-    return sorted(found, key=lambda run: (run.facts()["started_at"], run.id))
+    started_at = {run: when for run in found if (when := _started_at(run)) is not None}
+    return sorted(started_at, key=lambda run: (started_at[run], run.id))
 
 
 def newest(store: Store, recipe_path: Path | None = None) -> Run | None:
@@ -100,6 +102,12 @@ def find(store: Store, name: str) -> Run | None:
         return newest(store, Path(name))
     matching = [run for run in all_runs(store) if run.id.startswith(name)]
     return matching[0] if len(matching) == 1 else None
+
+
+def _started_at(run: Run) -> float | None:
+    with suppress(OSError, ValueError, KeyError, TypeError):
+        return float(run.facts()["started_at"])
+    return None
 
 
 def _slug(name: str) -> str:

@@ -28,6 +28,9 @@ class Capacity:
     memory_gb: float | None = None  # None: not known, so not counted
     gpu_memory_gb: Sequence[float] = ()  # by GPU; empty: not known
     busy_gpus: frozenset[int] = frozenset()  # held by other runs
+    # Threads and GPUs of each machine, the GPUs in the order of the machines; empty: there is one.
+    # One with no threads has left.
+    machines: Sequence[tuple[int, int]] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -143,7 +146,7 @@ def next_to_start(
     free_gpus = set(range(capacity.num_gpus)) - taken - capacity.busy_gpus
     for node in ready:
         demand = (demands or {}).get(node.id, NOTHING)
-        usable, num_needed = _usable_gpus(node, demand, capacity)
+        usable, num_needed = _usable_gpus(node, demand, capacity, free_gpus)
         found = sorted(usable & free_gpus, key=lambda gpu: (_size(gpu, capacity), gpu))
         if len(found) < num_needed:
             free_gpus -= usable  # it waits; what it could use is not taken away from it
@@ -157,9 +160,12 @@ def next_to_start(
 
 def threads_of(node: Node, capacity: Capacity) -> int:
     """Return the threads of a node: fixed by settings, never by what else is running."""
+    machines = capacity.machines or ((capacity.threads, capacity.num_gpus),)
     if node.needs.accelerator and capacity.num_gpus > 0:
-        return max(1, capacity.threads // (capacity.num_gpus + 1))
-    return max(1, capacity.threads - 1) if node.needs.all_threads else 1
+        shares = [threads // (gpus + 1) for threads, gpus in machines if gpus and threads]
+        return max(1, min(shares, default=1))
+    widest = min(capacity.threads, max(threads for threads, _ in machines))
+    return max(1, widest - 1) if node.needs.all_threads else 1
 
 
 def num_parts(
@@ -183,19 +189,37 @@ def num_parts(
     return max(1, free // max(num_ready, 1))
 
 
-def _usable_gpus(node: Node, demand: Demand, capacity: Capacity) -> tuple[set[int], int]:
+def _usable_gpus(
+    node: Node, demand: Demand, capacity: Capacity, free: Collection[int]
+) -> tuple[set[int], int]:
     """Return the GPUs that could serve a node, and how many of them it gets.
 
-    Training gets all of them, a model one that holds it; where none is known to be large enough,
-    one of the largest: a forecast may be wrong.
+    Training gets all those of a machine, a model one that holds it; where none is known to be large
+    enough, one of the largest: a forecast may be wrong.
     """
     if not node.needs.accelerator or capacity.num_gpus == 0:
         return set(), 0
-    every = set(range(capacity.num_gpus))
     if node.needs.all_threads:
-        return every, len(every)
-    most = min(demand.gpu_memory_gb, max(_size(gpu, capacity) for gpu in every))
-    return {gpu for gpu in every if _size(gpu, capacity) >= most}, 1
+        groups = _gpus_by_machine(capacity)
+        most = max(map(len, groups))
+        widest = [group for group in groups if len(group) == most]
+        chosen = next((group for group in widest if group <= set(free)), widest[0])
+        return chosen, most
+    every = set(range(capacity.num_gpus))
+    wanted = min(demand.gpu_memory_gb, max(_size(gpu, capacity) for gpu in every))
+    return {gpu for gpu in every if _size(gpu, capacity) >= wanted}, 1
+
+
+def _gpus_by_machine(capacity: Capacity) -> list[set[int]]:
+    """Return the GPUs of each machine that is there."""
+    if not capacity.machines:
+        return [set(range(capacity.num_gpus))]
+    groups, first = [], 0
+    for threads, num in capacity.machines:
+        if threads:
+            groups.append(set(range(first, first + num)))
+        first += num
+    return groups
 
 
 def _size(gpu: int, capacity: Capacity) -> float:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -19,10 +20,13 @@ _FINISHED = b'"node_finished"'  # the name of `events.NodeFinished` in a log
 
 
 def measurements(store: Store) -> list[Measurement]:
-    """Return what nodes took in the newest runs that worked at all, in order of time."""
+    """Return what nodes took in the newest runs that worked at all, in order of time.
+
+    What is damaged is passed over: a plan must not fail for what it need not know.
+    """
     worked = [path.parent for path in store.runs.glob("*/run.json") if _has_worked(path.parent)]
-    facts = {path: json.loads((path / "run.json").read_bytes()) for path in worked}
-    order = sorted(worked, key=lambda path: (facts[path]["started_at"], path.name))
+    facts = {path: found for path in worked if (found := _facts(path)) is not None}
+    order = sorted(facts, key=lambda path: (facts[path]["started_at"], path.name))
     return [found for path in order[-RUNS_LOOKED_AT:] for found in _of_run(path, facts[path])]
 
 
@@ -30,22 +34,37 @@ def _has_worked(run: Path) -> bool:
     return (run / "logs").exists()
 
 
+def _facts(run: Path) -> dict[str, Any] | None:
+    try:
+        found: dict[str, Any] = json.loads((run / "run.json").read_bytes())
+        is_whole = isinstance(found["started_at"], float) and isinstance(found["recipe"], str)
+        return found if is_whole else None
+    except (OSError, ValueError, KeyError, TypeError):
+        return None
+
+
 def _of_run(run: Path, facts: dict[str, Any]) -> Iterator[Measurement]:
-    device = facts.get("settings", {}).get("device", "cpu")
+    settings = facts.get("settings")
+    device = settings.get("device", "cpu") if isinstance(settings, dict) else "cpu"
     try:
         lines = (run / "events.jsonl").read_bytes().split(b"\n")[:-1]  # the last may be torn
-    except FileNotFoundError:
+    except OSError:
         return
     for line in lines:
         if _FINISHED in line[:40]:
-            event = json.loads(line)
-            yield Measurement(
-                recipe=facts["recipe"],
-                node=event["node"],
-                stage=event["node"].split("/", maxsplit=1)[0].split("@", maxsplit=1)[0],
-                wall_s=event["wall_s"],
-                peak_memory_gb=event["peak_memory_gb"],
-                run=run.name,
-                counts=event.get("counts", {}),
-                device=device,
-            )
+            with suppress(ValueError, KeyError, TypeError, AttributeError):
+                yield _of_event(json.loads(line), facts["recipe"], run.name, str(device))
+
+
+def _of_event(event: dict[str, Any], recipe: str, run: str, device: str) -> Measurement:
+    """Return a measurement; a damaged line raises what Python raises for a wrong type or key."""
+    return Measurement(
+        recipe=recipe,
+        node=event["node"],
+        stage=event["node"].split("/", maxsplit=1)[0].split("@", maxsplit=1)[0],
+        wall_s=float(event["wall_s"]),
+        peak_memory_gb=float(event["peak_memory_gb"]),
+        run=run,
+        counts={name: number + 0 for name, number in event.get("counts", {}).items()},
+        device=device,
+    )

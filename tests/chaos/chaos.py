@@ -45,6 +45,8 @@ class Lab:
     seed: int
     kinds: Sequence[str]
     can_verify: bool
+    in_turn: bool = False  # every kind once, then again, instead of by weight
+    max_to_do: int | None = None  # nodes that may be missing at the start of a round
 
 
 @dataclass(frozen=True)
@@ -89,7 +91,10 @@ def _play_all(args: argparse.Namespace, folder: Path) -> int:
     kinds = [kind for kind in args.kinds or TROUBLES if kind not in cannot]
     reference = miniature.make(args.recipe.resolve(), folder / "reference")
     print(f"undisturbed: {len(reference.plan.nodes)} nodes, {reference.wall_s:.1f} s", flush=True)
-    lab = Lab(reference, folder, args.keep.resolve(), args.seed, kinds, _can_verify())
+    kept = args.keep.resolve()
+    lab = Lab(
+        reference, folder, kept, args.seed, kinds, _can_verify(), args.in_turn, args.max_to_do
+    )
     numbers = args.only or range(1, args.rounds + 1)
     results = []
     with ThreadPoolExecutor(args.jobs) as pool:
@@ -109,13 +114,19 @@ def play(lab: Lab, number: int) -> Result:
     rng = Random(f"{lab.seed}/{number}")
     weights = [TROUBLES[kind][0] for kind in lab.kinds]
     kind = rng.choices(lab.kinds, weights)[0]
+    if lab.in_turn:
+        kind = lab.kinds[number % len(lab.kinds)]
     folder = lab.folder / f"round-{number}"
     folder.mkdir()
     start = time.monotonic()
     with ExitStack() as stack:
         disk = stack.enter_context(Disk(folder, _DISK_BYTES)) if kind == "full-disk" else None
         round_ = Round(lab.reference, folder, str(folder), rng, lab.can_verify, disk)
-        reruns = _disturb(round_, kind)
+        try:
+            reruns = _disturb(round_, kind, lab.max_to_do)
+        except Exception as error:  # one round must not cost the others
+            reruns = []
+            round_.problem(f"the round itself failed: {type(error).__name__}: {error}")
         if round_.problems:
             _keep(round_, _kept(lab, number))
     shutil.rmtree(folder, ignore_errors=True)
@@ -123,10 +134,10 @@ def play(lab: Lab, number: int) -> Result:
     return Result(number, kind, took_s, tuple(reruns), tuple(round_.done), tuple(round_.problems))
 
 
-def _disturb(round_: Round, kind: str) -> list[int]:
+def _disturb(round_: Round, kind: str, max_to_do: int | None) -> list[int]:
     """Let a trouble come over a round a few times; return the exit codes of the reruns."""
     rng = round_.rng
-    left = miniature.copy_in_some_state(round_.reference, round_.folder, rng)
+    left = miniature.copy_in_some_state(round_.reference, round_.folder, rng, max_to_do)
     round_.done.append(f"{len(left)} nodes to do")
     round_.look_back()
     for _ in range(rng.choice([1, 1, 2, 3])):
@@ -165,12 +176,11 @@ def _kept(lab: Lab, number: int) -> Path:
 
 
 def _replay(args: argparse.Namespace, result: Result) -> str:
-    kinds = f" --kinds {' '.join(args.kinds)}" if args.kinds else ""
-    recipe = os.path.relpath(args.recipe, ROOT)
-    return (
-        f"again: python -m tests.chaos.chaos --recipe {recipe} --seed {args.seed}"
-        f"{kinds} --only {result.number}"
-    )
+    words = ["--recipe", os.path.relpath(args.recipe, ROOT), "--seed", str(args.seed)]
+    words += ["--kinds", *args.kinds] if args.kinds else []
+    words += ["--in-turn"] if args.in_turn else []
+    words += ["--max-to-do", str(args.max_to_do)] if args.max_to_do else []
+    return f"again: python -m tests.chaos.chaos {' '.join(words)} --only {result.number}"
 
 
 def _can_verify() -> bool:
@@ -211,6 +221,8 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--seed", type=int, default=1)
     parser.add_argument("--only", type=lambda text: list(_numbers(text)), help="these rounds: 3,17")
     parser.add_argument("--kinds", nargs="+", choices=TROUBLES, help="only these troubles")
+    parser.add_argument("--in-turn", action="store_true", help="one kind after the other")
+    parser.add_argument("--max-to-do", type=int, metavar="N", help="at most N nodes are missing")
     parser.add_argument("--jobs", type=int, default=2, help="rounds side by side [2]")
     parser.add_argument("--recipe", type=Path, default=Path(__file__).with_name("miniature.yaml"))
     parser.add_argument("--folder", type=Path, help="where rounds are played [memory]")

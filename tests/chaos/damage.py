@@ -1,4 +1,4 @@
-"""Damage to one file, as a bad disk or a lost write leaves it: the size may stay, the time does."""
+"""Damage to one file, as a bad disk or a wrong program leaves it."""
 
 from __future__ import annotations
 
@@ -32,16 +32,20 @@ def files(folder: Path, place: str) -> list[Path]:
     return sorted(chosen)
 
 
-def do(path: Path, how: str, rng: Random) -> str:
-    """Damage a file in one of HOW; return what was done, for people."""
+def do(path: Path, how: str, rng: Random, *, is_silent: bool = True) -> str:
+    """Damage a file in one of HOW; return what was done, for people.
+
+    Silent damage leaves the time of change as it was: a disk that fails keeps no time of it.
+    """
     before = path.stat()
     data = path.read_bytes()
     damaged, text = HOW[how](data, rng)
     path.chmod(before.st_mode | 0o200)
     path.write_bytes(damaged)
     path.chmod(before.st_mode)
-    os.utime(path, ns=(before.st_atime_ns, before.st_mtime_ns))
-    return text
+    if is_silent:
+        os.utime(path, ns=(before.st_atime_ns, before.st_mtime_ns))
+    return f"{text}, silently" if is_silent else text
 
 
 def _flip(data: bytes, rng: Random) -> tuple[bytes, str]:

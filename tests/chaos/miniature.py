@@ -18,7 +18,7 @@ from typing import Any
 from engine.artifacts import Artifact
 from engine.plan import graph
 from engine.plan.stage import Plan
-from engine.runtime import events, runs
+from engine.runtime import runs
 from engine.runtime.store import MANIFEST, Store
 from tests.chaos.processes import MARK
 
@@ -48,10 +48,7 @@ class Reference:
         """How long each node took."""
         run = runs.newest(self.store)
         assert run is not None
-        found, _ = events.read(run.events_path)
-        return {
-            event.node: event.wall_s for event in found if isinstance(event, events.NodeFinished)
-        }
+        return {name: node.wall_s for name, node in run.status().nodes.items()}
 
     def artifact(self, node_id: str) -> Artifact:
         """Return the undisturbed artifact of a node."""
@@ -70,7 +67,7 @@ class Reference:
 
 def make(recipe: Path, folder: Path) -> Reference:
     """Run a recipe undisturbed."""
-    folder.mkdir(parents=True)
+    (folder / "cache").mkdir(parents=True)  # nothing is kept of files that are seconds old
     start = time.monotonic()
     done = subprocess.run(
         command(recipe, folder),
@@ -108,19 +105,13 @@ def environment(folder: Path, mark: str, more: Mapping[str, str] | None = None) 
     }
 
 
-def copy_in_some_state(reference: Reference, folder: Path, rng: Random) -> list[str]:
-    """Copy a finished store and take nodes out of it; return what is left to do.
-
-    Mostly the end of the plan is missing, as after a stop; sometimes any nodes.
-    """
+def copy_in_some_state(
+    reference: Reference, folder: Path, rng: Random, max_to_do: int | None = None
+) -> list[str]:
+    """Copy a finished store and take nodes out of it; return what is left to do."""
     shutil.copytree(reference.folder / "store", folder / "store", dirs_exist_ok=True)
     shutil.copytree(reference.folder / "cache", folder / "cache")
-    names = [node.id for node in reference.plan.nodes]
-    if rng.random() < 0.8:
-        missing = names[rng.randrange(len(names)) :]
-        missing = [name for name in missing if name not in _spared(reference.plan, missing, rng)]
-    else:
-        missing = rng.sample(names, rng.randint(1, len(names) // 2))
+    missing = _some_nodes(reference.plan, rng, max_to_do)
     for name in missing:
         key = reference.plan.node(name).key
         shutil.rmtree(folder / "store" / "artifacts" / key[:2] / key)
@@ -129,20 +120,35 @@ def copy_in_some_state(reference: Reference, folder: Path, rng: Random) -> list[
     return missing
 
 
+def _some_nodes(plan: Plan, rng: Random, limit: int | None) -> list[str]:
+    """Choose nodes: mostly the end of the plan, as after a stop, else any, as after clearing."""
+    names = [node.id for node in plan.nodes]
+    limit = limit or len(names)
+    if rng.random() < 0.8:
+        missing = names[-rng.randint(1, limit) :]
+        return [name for name in missing if name not in _spared(plan, missing, rng)]
+    return rng.sample(names, rng.randint(1, min(limit, len(names) // 2)))
+
+
 def _spared(plan: Plan, missing: list[str], rng: Random) -> set[str]:
     """Choose nodes that are done although they come late in the plan, with all they need."""
     free = [name for name in missing if not graph.parents(plan.node(name)) & set(missing)]
     return {name for name in free[1:] if rng.random() < 0.5}
 
 
-def published_at(store: Store, plan: Plan) -> dict[str, int]:
-    """Return when each whole artifact was published: equal as long as nothing was done twice."""
+def published(store: Store, plan: Plan) -> dict[str, object]:
+    """Return an identity of each whole artifact: equal as long as nothing was done twice."""
     found = {node.id: store.get(node.key) for node in plan.nodes}
     return {
-        name: artifact.file(MANIFEST).stat().st_mtime_ns
+        name: _identity(artifact.file(MANIFEST))
         for name, artifact in found.items()
         if artifact is not None
     }
+
+
+def _identity(path: Path) -> object:
+    found = path.stat()
+    return found.st_ino, found.st_mtime_ns
 
 
 def _difference(wanted: Artifact, found: Artifact | None) -> str | None:

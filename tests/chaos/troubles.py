@@ -72,16 +72,20 @@ def full_disk(round_: Round) -> None:
     """Let the disk be full at some moment of the run: of bytes, or of files."""
     small, rng = round_.disk, round_.rng
     assert small is not None
-    if rng.random() < 0.8:
-        spare = rng.choice([rng.randrange(65536), int(rng.random() * round_.missing_bytes())])
-        small.resize(small.used_bytes() + spare)
-        what = f"{spare} bytes"
+    if rng.random() < 0.75:
+        # Some 100 kB are for plan, events and logs; the rest is of the artifacts.
+        room = rng.choice([rng.randrange(1 << 17), int(rng.random() * round_.missing_bytes())])
+        small.resize(small.used_bytes() + room)
+        what = f"{room} bytes"
     else:
-        spare = rng.randrange(40)
-        small.limit_files(spare)
-        what = f"{spare} files"
+        room = rng.randrange(60)
+        small.limit_files(room)
+        what = f"{room} files"
     code = round_.end(round_.start())
     round_.done.append(f"room for {what}: exit {code}")
+    for text in ("No space left on device", "--store"):
+        if code and text not in round_.told():
+            round_.problem(f"run {round_.num_runs} on a full disk does not say `{text}`")
     small.limit_files(disk.MANY_FILES)
     small.resize(small.used_bytes() + (1 << 30))
 
@@ -124,9 +128,9 @@ def _damage_one(round_: Round) -> None:
     places = [place for place in damage.PLACES if damage.files(round_.folder, place)]
     place = rng.choice(places)
     path = rng.choice(damage.files(round_.folder, place))
-    is_silent = place in ("artifact", "manifest") and not round_.can_verify
-    how = "cut" if is_silent else rng.choice(list(damage.HOW))
-    text = damage.do(path, how, rng)
+    is_findable = round_.can_verify or place != "artifact"  # only hashing all finds it there
+    is_silent = is_findable and rng.random() < 0.5
+    text = damage.do(path, rng.choice(list(damage.HOW)), rng, is_silent=is_silent)
     name = path.relative_to(round_.folder)
     shown = re.sub(r"([0-9a-f]{8})[0-9a-f]{56}", r"\1", str(name))
     if name.parts[:2] == ("store", "artifacts"):

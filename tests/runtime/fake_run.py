@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import sys
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
@@ -17,6 +18,7 @@ from engine.runtime.events import Event
 from engine.runtime.executor import Executor, Outcome
 from engine.runtime.local import LocalLauncher
 from engine.runtime.machine import Settings
+from engine.runtime.ray import RayLauncher
 from engine.runtime.runs import Run
 from engine.runtime.store import Store
 from tests.runtime.fake_stages import STAGES
@@ -30,6 +32,7 @@ def execute(
     *,
     threads: int = 2,
     num_gpus: int = 0,
+    ray: str | None = None,
     watch: Callable[[Event], None] | None = None,
 ) -> tuple[Run, Outcome]:
     store = Store(root)
@@ -44,13 +47,24 @@ def execute(
     settings = Settings(
         store=root, threads=threads, num_gpus=num_gpus, is_offline=True, retry_pause_s=0.05
     )
-    launcher = LocalLauncher(settings, WORKER, run.path)
+    if ray is not None:
+        device = "cuda" if num_gpus else "cpu"
+        settings = replace(settings, executor="ray", ray_address=ray, device=device)
+    launcher = _launcher(settings, run)
     try:
         outcome = Executor(plan, store, run, settings, root, launcher, emit, reads=_reads).execute()
     finally:
         launcher.close()
         log.close()
     return run, outcome
+
+
+def _launcher(settings: Settings, run: Run) -> LocalLauncher | RayLauncher:
+    if settings.executor == "local":
+        return LocalLauncher(settings, WORKER, run.path)
+    launcher = RayLauncher(settings, WORKER)
+    launcher.connect()
+    return launcher
 
 
 def _reads(node: Node) -> Mapping[str, tuple[str, ...]]:
@@ -64,5 +78,7 @@ def states(run: Run) -> dict[str, str]:
 if __name__ == "__main__":
     with Path(sys.argv[1]).open(encoding="utf-8") as file:
         found = graph.from_json(json.load(file))
-    outcome = execute(found, Path(sys.argv[2]), num_gpus=int((*sys.argv, 0)[3]))[1]
+    num_gpus = int((*sys.argv, 0)[3])
+    address = sys.argv[4] if len(sys.argv) > 4 else None
+    outcome = execute(found, Path(sys.argv[2]), num_gpus=num_gpus, ray=address)[1]
     raise SystemExit(128 + outcome.signal if outcome.signal else 0)

@@ -7,13 +7,14 @@ import signal
 import subprocess
 import sys
 from pathlib import Path
+from random import Random
 
 import pytest
 
 from engine.plan.stage import Plan
 from engine.runtime import runs
 from engine.runtime.store import Store
-from tests.chaos import clock, processes
+from tests.chaos import clock, damage, processes
 from tests.chaos.clock import Clock
 from tests.cli.fake_adapt import command
 from tests.runtime.fake_run import execute, states
@@ -209,6 +210,23 @@ def test_a_journal_that_is_deleted_under_a_run_costs_its_batches_and_nothing_els
     output, _ = engine.communicate(timeout=60)
 
     assert engine.returncode == 0, output
+    assert as_if_nothing_had_been(plan, tmp_path)
+
+
+def test_a_damaged_shard_of_a_journal_is_worked_on_again(tmp_path: Path):
+    plan = slow(tmp_path, 8)
+    engine = start(plan, tmp_path)
+    wait_until(lambda: num_marks(tmp_path) >= 3)
+    engine.kill()
+    engine.communicate()
+    processes.wait_until_gone(str(tmp_path), timeout_s=5)
+    before = num_marks(tmp_path)
+    damaged = [path for path in (tmp_path / "store" / "scratch").rglob("*") if path.is_file()]
+    damage.do(damaged[0], "flip", Random(4))
+    code, output = run(plan, tmp_path)
+
+    assert code == 0, output
+    assert num_marks(tmp_path) <= 9 + before // 2
     assert as_if_nothing_had_been(plan, tmp_path)
 
 
