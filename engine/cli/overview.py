@@ -28,6 +28,7 @@ PACE_S = 30.0
 PACE_STEP_S = 0.25
 TIME_LEFT_EVERY_S = 3.0
 GOOD = ("ran", "cached", "linked")
+STATES = (*GOOD, "running", "retrying", "failed", "skipped", "stopped", "waiting")
 Counts = Mapping[str, float]
 
 
@@ -49,9 +50,13 @@ class Group:
         """How many of them have their artifact."""
         return sum(self.states[state] for state in GOOD)
 
+    def counted(self) -> dict[str, int]:
+        """Return how many nodes are in each state, where there are any."""
+        return {state: self.states[state] for state in STATES if self.states[state]}
+
     def to_json(self) -> dict[str, Any]:
         """Return the form of an arm in schemas/event.schema.json."""
-        return {"name": self.name, "states": dict(+self.states), "funnel": dict(self.funnel)}
+        return {"name": self.name, "states": self.counted(), "funnel": dict(self.funnel)}
 
 
 class Pace:
@@ -252,12 +257,20 @@ def of_plan(plan: Plan, store: Store) -> Overview:
 
 def of_run(run: Run, store: Store) -> Overview:
     """Return the overview of a run as it is now. Takes no lock and writes nothing."""
-    found = of_plan(run.plan(), store)
+    found = of_plan(plan_of(run), store)
     log = LogReader(run.events_path)
     for event in log.latest():
         found.add(event)
     found.num_unreadable = log.num_unreadable
     return found
+
+
+def plan_of(run: Run) -> Plan:
+    """Return the plan of a run; an empty one if its file is damaged: the log still tells much."""
+    try:
+        return run.plan()
+    except (OSError, ValueError, KeyError, TypeError, AttributeError):
+        return Plan("", ())
 
 
 def _stored_counts(store: Store, node: Node) -> Counts:

@@ -95,7 +95,7 @@ def _follow(run: Run, store: Store, *, as_json: bool) -> int:
     """Show events as they come, until the run ends. Takes no lock and writes nothing."""
     from engine.cli import terminal
 
-    shown = overview.of_plan(run.plan(), store)
+    shown = overview.of_plan(overview.plan_of(run), store)
     view = None if as_json else terminal.display(sys.stdout, shown)
     log = LogReader(run.events_path)
     # What is long over is not told step by step, but to a machine.
@@ -125,7 +125,7 @@ def _follow(run: Run, store: Store, *, as_json: bool) -> int:
 
 
 def _print_log(run: Run, node_id: str, *, follow: bool) -> int:
-    ids = [node.id for node in run.plan().nodes]
+    ids = list(run.status().nodes) or [node.id for node in overview.plan_of(run).nodes]
     if node_id not in ids:
         close = nearest(node_id, ids)
         hint = f"`{close}` is close" if close else None

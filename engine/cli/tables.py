@@ -115,7 +115,8 @@ def status_text(run: Overview, status: RunStatus, now: float) -> str:
     rows = [(name, node.state, node_detail(node, now)) for name, node in shown.items()]
     parts += [table(rows)] if rows else []
     parts += [_groups("arms", run.arms.values())] if len(run.arms) > 1 else []
-    funnel = _funnel([arm.to_json() for arm in run.arms.values()])
+    arms = [arm.to_json() for arm in run.arms.values()]
+    funnel = _funnel(arms if len(arms) <= MAX_NODES else [])
     return f"{head}\n" + "\n\n".join([*parts, funnel] if funnel else parts)
 
 
@@ -125,15 +126,21 @@ def _time_left(run: Overview, status: RunStatus, now: float) -> str:
 
 
 def _groups(title: str, groups: Iterable[Group]) -> str:
+    """Return a line per group; of very many, those that are not done yet first, and a count."""
+    found = list(groups)
+    shown = found
+    if len(found) > MAX_NODES:
+        shown = sorted(found, key=lambda group: group.num_good == group.num)[:MAX_NODES]
     rows = [
         (
             group.name,
             f"{group.num_good:,} of {group.num:,}",
-            ", ".join(f"{num:,} {state}" for state, num in group.states.items() if num),
+            ", ".join(f"{num:,} {state}" for state, num in group.counted().items()),
         )
-        for group in groups
+        for group in shown
     ]
-    return table([(title, "done", ""), *rows])
+    rest = f"\n  and {len(found) - len(shown):,} more" if len(shown) < len(found) else ""
+    return table([(title, "done", ""), *rows]) + rest
 
 
 def node_detail(node: NodeStatus, now: float) -> str:
