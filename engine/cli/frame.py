@@ -118,9 +118,8 @@ class Frame:
         told += [f"{total.states[s]:,} {s}" for s in ("failed", "skipped") if total.states[s]]
         if self.run.started_at is not None:
             told.append(tables.duration(self.now - self.run.started_at))
-        left = self.run.time_left_s(self.now)
-        if left is not None and self.run.lively:
-            told.append(f"about {tables.duration(left)} left")
+        left = self.run.time_left(self.now)
+        told += [left] if left else []
         style = "red bold" if total.states["failed"] else "bold"
         lines = [[Segment(self.run.plan.recipe, style), Segment("  " + ", ".join(told))]]
         usage = self._usage([self.run.nodes[name] for name in self.run.lively])

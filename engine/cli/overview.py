@@ -129,7 +129,7 @@ class Overview:
         self._counts_of = counts_of
         self._expected = dict(expected or {})
         self._took: dict[str, tuple[float, int]] = {}  # stage -> seconds in all, nodes
-        self._left: tuple[float, float | None] | None = None  # when it was found, seconds
+        self._left: tuple[float, float, int] | None = None  # when found, seconds, unknown nodes
         self._count()
 
     @property
@@ -170,11 +170,14 @@ class Overview:
         wanted = sorted(self._parents[node.id])
         return [name for name in wanted if self.nodes[name].state not in GOOD]
 
-    def time_left_s(self, now: float) -> float | None:
-        """Return how long the run will still take; None while some node's time is unknown."""
+    def time_left(self, now: float) -> str:
+        """Return how long the run will still take, in words; empty while nothing tells it."""
         if self._left is None or not 0 <= now - self._left[0] < TIME_LEFT_EVERY_S:
-            self._left = (now, self._find_time_left(now))
-        return self._left[1]
+            self._left = (now, *self._find_time_left(now))
+        _, seconds, num_unknown = self._left
+        if not seconds or not self.lively:
+            return ""
+        return f"{'more than' if num_unknown else 'about'} {tables.duration(seconds)} left"
 
     def _count(self) -> None:
         """Sort the nodes into stages and arms, from nothing."""
@@ -221,19 +224,21 @@ class Overview:
         for arm in node.arms:
             self.arms[arm].funnel |= found
 
-    def _find_time_left(self, now: float) -> float | None:
-        """Return the larger of the longest chain and of all work shared out as it is now."""
-        left: dict[str, float] = {}
+    def _find_time_left(self, now: float) -> tuple[float, int]:
+        """Return the larger of the longest chain and of all work shared out as it is now.
+
+        Also returns how many nodes have no time yet; they count nothing.
+        """
+        total, num_unknown = 0.0, 0
         ends: dict[str, float] = {}
         for node in self.plan.nodes:
             seconds = self._left_of(node, now)
-            if seconds is None:
-                return None
-            left[node.id] = seconds
-            before = self._parents[node.id]
-            ends[node.id] = seconds + max((ends[name] for name in before), default=0.0)
-        width = max(1, len(self.lively))
-        return max(max(ends.values(), default=0.0), sum(left.values()) / width)
+            num_unknown += seconds is None
+            total += seconds or 0.0
+            before = max((ends[name] for name in self._parents[node.id]), default=0.0)
+            ends[node.id] = before + (seconds or 0.0)
+        longest = max(ends.values(), default=0.0)
+        return max(longest, total / max(1, len(self.lively))), num_unknown
 
     def _left_of(self, node: Node, now: float) -> float | None:
         status = self.nodes[node.id]
@@ -250,9 +255,10 @@ class Overview:
         return max(0.0, whole - (now - status.started_at)) if status.started_at else whole
 
 
-def of_plan(plan: Plan, store: Store) -> Overview:
+def of_plan(plan: Plan, store: Store, forecast_s: Mapping[str, float] | None = None) -> Overview:
     """Return the overview of a run that begins, or is followed from its beginning."""
-    return Overview(plan, partial(_stored_counts, store), _expected(plan, store))
+    expected = _expected(plan, store, forecast_s or {})
+    return Overview(plan, partial(_stored_counts, store), expected)
 
 
 def of_run(run: Run, store: Store) -> Overview:
@@ -278,8 +284,10 @@ def _stored_counts(store: Store, node: Node) -> Counts:
     return artifact.manifest.counts if artifact is not None else {}
 
 
-def _expected(plan: Plan, store: Store) -> dict[str, float]:
-    """Return how many seconds each node took before, as far as a store knows it."""
+def _expected(plan: Plan, store: Store, forecast_s: Mapping[str, float]) -> dict[str, float]:
+    """Return how many seconds nodes will take: what they took, else a forecast, else their kin."""
     past = Past(measurements(store))
-    found = {node.id: estimate(node, plan.recipe, past) for node in plan.nodes}
-    return {name: guess.wall_s for name, guess in found.items() if guess is not None}
+    guesses = {node.id: estimate(node, plan.recipe, past) for node in plan.nodes}
+    known = {name: guess for name, guess in guesses.items() if guess is not None}
+    own = {name: guess.wall_s for name, guess in known.items() if guess.is_own}
+    return {name: guess.wall_s for name, guess in known.items()} | dict(forecast_s) | own

@@ -11,7 +11,7 @@ import sys
 import time
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TextIO
 
@@ -50,6 +50,14 @@ class Session:
     plan: Plan  # the part that is run
     run: Run
     worker: Sequence[str]  # arguments of the interpreter that make it a worker
+
+
+@dataclass(frozen=True, slots=True)
+class Prospect:
+    """What nodes will probably take, by id; those of which nothing is known are left out."""
+
+    demands: Mapping[str, Demand] = field(default_factory=dict)
+    expected_s: Mapping[str, float] = field(default_factory=dict)
 
 
 def add_parser(subparsers: Any) -> None:
@@ -117,14 +125,14 @@ def _is_cached(session: Session) -> bool:
 def _run(session: Session, *, is_cached: bool) -> int:
     """Execute what was begun, and tell of it; return the exit code."""
     args, planned = session.args, session.planned
-    demands: dict[str, Demand] = {}
+    prospect = Prospect()
     if is_cached:
         _say(session, f"every stage is cached ({len(session.plan.nodes)} nodes): nothing to run")
     else:
         view = outlook.look(session.plan, session.store)
         _say(session, tables.plan_brief(session.plan.recipe, view.nodes))
-        demands = _demands(session, view)
-    outcome = _execute(session, is_cached, demands)
+        prospect = _prospect(session, view)
+    outcome = _execute(session, is_cached, prospect)
     _put_report(session)
     code = _exit_code(outcome)
     moved = _moved_downloads(planned) if args.frozen and not code else []
@@ -180,8 +188,8 @@ def _begin(
     return Session(args, machine, store, planned, plan, created, worker)
 
 
-def _demands(session: Session, view: View) -> dict[str, Demand]:
-    """Return what each node will probably take at its peak, where that is known."""
+def _prospect(session: Session, view: View) -> Prospect:
+    """Return what each node will probably take, where that is known."""
     from engine.cli import outlays
     from engine.runtime.scheduler import Demand
 
@@ -189,7 +197,7 @@ def _demands(session: Session, view: View) -> dict[str, Demand]:
     whole = outlays.outlay(planned, view, session.store)
     _warn_of_disk(whole)
     found = whole.forecasts
-    return {
+    demands = {
         item.node.id: Demand(
             memory_gb=item.estimate.peak_memory_gb if item.estimate else 0.0,
             gpu_memory_gb=_value(found[item.node.id].gpu_memory_gb),
@@ -197,6 +205,8 @@ def _demands(session: Session, view: View) -> dict[str, Demand]:
         )
         for item in view.nodes
     }
+    hours = {name: forecast.wall_h for name, forecast in found.items()}
+    return Prospect(demands, {name: h.value * 3600 for name, h in hours.items() if h is not None})
 
 
 def _warn_of_disk(found: Outlay) -> None:
@@ -213,12 +223,12 @@ def _value(figure: Figure | None) -> float:
     return figure.value if figure is not None else 0.0
 
 
-def _execute(session: Session, is_cached: bool, demands: Mapping[str, Demand]) -> Outcome:
+def _execute(session: Session, is_cached: bool, prospect: Prospect) -> Outcome:
     from engine.runtime.executor import Executor
     from engine.runtime.local import LocalLauncher
 
-    audience = _audience(session, is_cached)
-    tracked = [] if is_cached else _start_trackers(session)
+    audience = _audience(session, is_cached, prospect.expected_s)
+    tracked = [] if is_cached else _begin_trackers(session)
     launcher = LocalLauncher(session.settings, session.worker, session.run.path)
     try:
         return Executor(
@@ -229,50 +239,29 @@ def _execute(session: Session, is_cached: bool, demands: Mapping[str, Demand]) -
             folder=session.planned.folder,
             launcher=launcher,
             emit=audience.emit,
-            demands=demands,
+            demands=prospect.demands,
             reads=_reads,
         ).execute()
     finally:
         launcher.close()
         audience.close()
-        _tell_of_trackers(tracked)
+        if tracked:
+            from engine.cli import trackers
+
+            trackers.end(tracked)
 
 
-def _start_trackers(session: Session) -> list[Started]:
-    """Start a process for each tracker that was asked for and is installed."""
+def _begin_trackers(session: Session) -> list[Started]:
     names = session.settings.trackers
     if not names:
         return []
     from engine.cli import trackers
 
-    missing = trackers.missing(names)
-    for name in missing:
-        package = trackers.PACKAGES[name]
-        message = f"tracker `{name}` is left out: package `{package}` is not installed"
-        _warn(Diagnostic("tracker-missing", message, hint=f"pip install {package}"))
-    return trackers.start(
-        session.run.path,
-        session.store.root,
-        [name for name in names if name not in missing],
-        [word for word in session.worker if word == "-P"],
-    )
+    flags = [word for word in session.worker if word == "-P"]
+    return trackers.begin(session.run.path, session.store.root, names, flags)
 
 
-def _tell_of_trackers(started: Sequence[Started]) -> None:
-    if not started:
-        return
-    from engine.cli import trackers
-
-    for one in trackers.failures(started):
-        message = f"tracker `{one.name}` ended badly: {one.last_line()}; the run is whole"
-        _warn(Diagnostic("tracker-failed", message, hint=f"its words are in {one.log_path}"))
-
-
-def _warn(found: Diagnostic) -> None:
-    print(f"warning[{found.code}]: {found.message}\n  help: {found.hint}", file=sys.stderr)
-
-
-def _audience(session: Session, is_cached: bool) -> Audience:
+def _audience(session: Session, is_cached: bool, expected_s: Mapping[str, float]) -> Audience:
     """Return where the events go; a run with nothing to do has nothing to show."""
     from engine.cli.audience import Audience
 
@@ -283,7 +272,7 @@ def _audience(session: Session, is_cached: bool) -> Audience:
     if not is_cached:
         from engine.cli import overview, terminal
 
-        shown = overview.of_plan(session.plan, session.store)
+        shown = overview.of_plan(session.plan, session.store, expected_s)
         found.display = terminal.display(stream, shown, is_quiet=args.quiet)
     return found
 

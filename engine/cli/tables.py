@@ -121,8 +121,8 @@ def status_text(run: Overview, status: RunStatus, now: float) -> str:
 
 
 def _time_left(run: Overview, status: RunStatus, now: float) -> str:
-    left = run.time_left_s(now) if status.state == "running" else None
-    return f", about {duration(left)} left" if left else ""
+    left = run.time_left(now) if status.state == "running" else ""
+    return f", {left}" if left else ""
 
 
 def _groups(title: str, groups: Iterable[Group]) -> str:

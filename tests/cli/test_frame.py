@@ -75,7 +75,7 @@ def test_a_frame_fits_its_terminal_however_many_nodes_there_are(width: int, heig
 def test_a_large_plan_is_shown_by_stage_and_by_arm():
     lines = shown(many(), height=30)
 
-    assert lines[0] == "fake  3 of 10,001 nodes, 1 failed, 30 s"
+    assert lines[0] == "fake  3 of 10,001 nodes, 1 failed, 30 s, more than 23 min 44 s left"
     assert lines[1].startswith("✗ count")
     assert lines[1].endswith("36 running, 1 failed")
     assert "✗ arm_0005" in "\n".join(lines)  # what failed comes before what waits

@@ -176,7 +176,7 @@ def test_a_large_run_is_told_by_stage_and_arm():
     lines = tables.status_text(seen, seen.status(), 30.0).splitlines()
 
     assert lines[:3] == [
-        "run r: running",
+        "run r: running, more than 15 min 00 s left",
         "  stages  done",
         "  count   1 of 101  1 ran, 1 running, 99 waiting",
     ]

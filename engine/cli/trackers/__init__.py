@@ -16,6 +16,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
 
+from engine.diagnostics import Diagnostic
+
 PACKAGES = {  # tracker -> package that must be importable
     "tensorboard": "tensorboard",
     "wandb": "wandb",
@@ -67,10 +69,32 @@ def missing(names: Iterable[str]) -> list[str]:
     return [name for name in names if importlib.util.find_spec(PACKAGES[name]) is None]
 
 
-def start(
+def begin(
     run_folder: Path, store: Path, names: Sequence[str], interpreter: Sequence[str] = ()
 ) -> list[Started]:
-    """Start a process per tracker; it reads the event log and outlives this one if need be."""
+    """Start a process per tracker that is installed; warn of the others."""
+    away = missing(names)
+    for name in away:
+        package = PACKAGES[name]
+        message = f"tracker `{name}` is left out: package `{package}` is not installed"
+        _warn(Diagnostic("tracker-missing", message, hint=f"pip install {package}"))
+    return _start(run_folder, store, [name for name in names if name not in away], interpreter)
+
+
+def end(started: Sequence[Started]) -> None:
+    """Warn of the trackers that ended badly; the others are left to themselves."""
+    for one in _failures(started):
+        message = f"tracker `{one.name}` ended badly: {one.last_line()}; the run is whole"
+        _warn(Diagnostic("tracker-failed", message, hint=f"its words are in {one.log_path}"))
+
+
+def _warn(found: Diagnostic) -> None:
+    print(f"warning[{found.code}]: {found.message}\n  help: {found.hint}", file=sys.stderr)
+
+
+def _start(
+    run_folder: Path, store: Path, names: Sequence[str], interpreter: Sequence[str]
+) -> list[Started]:
     found = []
     for name in names:
         log_path = run_folder / "trackers" / f"{name}.log"
@@ -88,11 +112,8 @@ def start(
     return found
 
 
-def failures(started: Iterable[Started]) -> list[Started]:
-    """Return the trackers that ended badly; a moment is given to those that are just at it.
-
-    The others are left to themselves: they end some time after the run, whatever happens.
-    """
+def _failures(started: Iterable[Started]) -> list[Started]:
+    """Return the trackers that ended badly; a moment is given to those that are just at it."""
     found = list(started)
     deadline = time.monotonic() + PATIENCE_S
     while time.monotonic() < deadline and any(one.process.poll() is None for one in found):
