@@ -38,7 +38,8 @@ _MACHINE = ("/sys/fs/cgroup/cpu.max",)
 _GPUS = "/proc/driver/nvidia/gpus"
 # Machine settings that change nothing of what a run with nothing to do does.
 _SETTINGS = {
-    "store", "threads", "retries", "retry_pause_s", "device", "num_gpus", "is_offline", "pythons",
+    "store", "ray_address", "threads", "retries", "retry_pause_s", "device", "num_gpus",
+    "is_offline", "pythons",
 }  # fmt: skip
 _NOTHING = {"run_started", "node_cached", "run_finished"}
 
