@@ -157,7 +157,9 @@ class Frame:
             Segment(tables.visible(short).ljust(wide), "" if status.state in UNDER_WAY else style),
         ]
         if status.state == "running" and not status.message:
-            return [*line, Segment("  "), *self._progress(name, status)]
+            line += [Segment("  "), *self._progress(name, status)]
+            fits = sum(len(segment.text) for segment in line) <= self.width
+            return line if fits else line[:-1]  # what all take stands in the head
         return [*line, Segment(f"  {tables.visible(self._detail(name, status))}", style)]
 
     def _progress(self, name: str, status: NodeStatus) -> Line:

@@ -100,14 +100,18 @@ def _follow(run: Run, store: Store, *, as_json: bool) -> int:
     log = LogReader(run.events_path)
     # What is long over is not told step by step, but to a machine.
     found = log.every() if as_json else log.latest()
+    # Of many nodes only what comes is told, where every word is a line.
+    is_past = isinstance(view, terminal.Lines) and len(shown.plan.nodes) > tables.MAX_NODES
     try:
         while True:
             for event in found:
-                if view is not None:
+                if view is not None and not is_past:
                     view.handle(event)
                 else:
                     shown.add(event)
+                if as_json:
                     print(line_of(event), end="")
+            is_past = False
             sys.stdout.flush()
             state = runs.alive_or_killed(shown.status()).state
             if state != "running":

@@ -44,6 +44,10 @@ def test_a_small_plan_is_shown_node_by_node():
     ]
 
 
+def test_a_narrow_terminal_leaves_out_what_a_node_takes_rather_than_half_of_it():
+    assert shown(at_work(), width=64)[2] == "● filter  ━━━━━━──  300/400 tasks  10.0/s  10 s left"
+
+
 def test_a_terminal_without_unicode_gets_ascii_alone():
     assert all(line.isascii() for line in shown(at_work(), signs=ASCII))
 
