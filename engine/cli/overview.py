@@ -13,7 +13,7 @@ from typing import Any
 
 from engine.cli import tables
 from engine.plan import graph
-from engine.plan.estimate import Past, estimate
+from engine.plan.estimate import Estimate, Past, estimate
 from engine.plan.stage import Node, Plan
 from engine.rendering.summary import FUNNEL_FROM
 from engine.runtime import events
@@ -255,10 +255,12 @@ class Overview:
         return max(0.0, whole - (now - status.started_at)) if status.started_at else whole
 
 
-def of_plan(plan: Plan, store: Store, forecast_s: Mapping[str, float] | None = None) -> Overview:
+def of_plan(plan: Plan, store: Store, expected_s: Mapping[str, float] | None = None) -> Overview:
     """Return the overview of a run that begins, or is followed from its beginning."""
-    expected = _expected(plan, store, forecast_s or {})
-    return Overview(plan, partial(_stored_counts, store), expected)
+    if expected_s is None:
+        past = Past(measurements(store))
+        expected_s = expected({node.id: estimate(node, plan.recipe, past) for node in plan.nodes})
+    return Overview(plan, partial(_stored_counts, store), expected_s)
 
 
 def of_run(run: Run, store: Store) -> Overview:
@@ -284,10 +286,10 @@ def _stored_counts(store: Store, node: Node) -> Counts:
     return artifact.manifest.counts if artifact is not None else {}
 
 
-def _expected(plan: Plan, store: Store, forecast_s: Mapping[str, float]) -> dict[str, float]:
+def expected(
+    guesses: Mapping[str, Estimate | None], forecast_s: Mapping[str, float] | None = None
+) -> dict[str, float]:
     """Return how many seconds nodes will take: what they took, else a forecast, else their kin."""
-    past = Past(measurements(store))
-    guesses = {node.id: estimate(node, plan.recipe, past) for node in plan.nodes}
     known = {name: guess for name, guess in guesses.items() if guess is not None}
     own = {name: guess.wall_s for name, guess in known.items() if guess.is_own}
-    return {name: guess.wall_s for name, guess in known.items()} | dict(forecast_s) | own
+    return {name: guess.wall_s for name, guess in known.items()} | dict(forecast_s or {}) | own

@@ -186,7 +186,7 @@ def _begin(
 
 def _prospect(session: Session, view: View) -> Prospect:
     """Return what each node will probably take, where that is known."""
-    from engine.cli import outlays
+    from engine.cli import outlays, overview
     from engine.runtime.scheduler import Demand
 
     planned = replace(session.planned, plan=session.plan)
@@ -202,7 +202,9 @@ def _prospect(session: Session, view: View) -> Prospect:
         for item in view.nodes
     }
     hours = {name: forecast.wall_h for name, forecast in found.items()}
-    return Prospect(demands, {name: h.value * 3600 for name, h in hours.items() if h is not None})
+    seconds = {name: h.value * 3600 for name, h in hours.items() if h is not None}
+    guesses = {item.node.id: item.estimate for item in view.nodes}
+    return Prospect(demands, overview.expected(guesses, seconds))
 
 
 def _warn_of_disk(found: Outlay) -> None:
