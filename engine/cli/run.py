@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from engine import __version__
-from engine.cli import kept, planning, settings, tables
+from engine.cli import executors, kept, planning, settings, tables
 from engine.cli.planning import Planned
 from engine.diagnostics import Diagnostic, ExitCode, RequestError
 from engine.plan import graph
@@ -60,16 +60,20 @@ def add_parser(subparsers: Any) -> None:
     parser.add_argument("--only", metavar="NODE", help="run one node and what it needs")
     parser.add_argument("--json", action="store_true", help="print JSON, progress on stderr")
     settings.add_flags(parser)
+    executors.add_flags(parser)
 
 
 def run(args: argparse.Namespace) -> int:
     """Run a recipe; return the exit code."""
     machine = settings.resolve(args, os.environ)
+    executors.refuse_stray_flags(args, machine)
     planned = planning.requested(args.recipe, args.overrides, Store(machine.store))
     if args.frozen:
         from engine.cli import frozen
 
         frozen.refuse_drift(planned, args, os.environ, reads_models=True)
+    if machine.executor in executors.JOB_FILES:
+        return executors.write_job_file(args, machine, planned)
     return run_planned(args, machine, planned, worker=worker_command(Path.cwd()))
 
 
@@ -196,8 +200,10 @@ def _value(figure: Figure | None) -> float:
 
 def _execute(session: Session, is_cached: bool, demands: Mapping[str, Demand]) -> Outcome:
     from engine.runtime.executor import Executor
-    from engine.runtime.local import LocalLauncher
 
+    launcher = executors.launcher(
+        session.settings, session.worker, session.run.path, has_work=not is_cached
+    )
     log = EventLog(session.run.events_path)
     shown = None
     if not is_cached:
@@ -210,7 +216,6 @@ def _execute(session: Session, is_cached: bool, demands: Mapping[str, Demand]) -
         if shown is not None:
             shown.handle(event)
 
-    launcher = LocalLauncher(session.settings, session.worker, session.run.path)
     try:
         return Executor(
             plan=session.plan,
@@ -327,8 +332,9 @@ def _command(session: Session, more: Sequence[str] = ()) -> str:
     words = ["adapt", "run", session.args.recipe]
     for override in session.args.overrides:
         words += ["--set", override]
-    if session.args.store:
-        words += ["--store", session.args.store]
+    for name in ("store", "executor", "ray_address"):
+        if getattr(session.args, name):
+            words += [f"--{name.replace('_', '-')}", getattr(session.args, name)]
     return shlex.join([*words, *more])
 
 
