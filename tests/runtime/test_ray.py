@@ -154,6 +154,7 @@ def test_two_nodes_make_what_one_machine_makes(tmp_path: Path, nodes: Nodes):
     assert contents(broad(), tmp_path / "ray") == contents(broad(), tmp_path / "local")
 
 
+@pytest.mark.slow
 def test_parts_of_a_stage_are_spread_over_the_nodes(tmp_path: Path, nodes: Nodes):
     build = PlanBuilder()
     build.add("where", stage="sharded", num_batches=8, batch_s=0.3, marks=str(tmp_path / "marks"))
@@ -187,6 +188,7 @@ def test_a_stage_that_fails_on_a_node_says_why(tmp_path: Path, nodes: Nodes):
     assert states(run) == {"fail": "failed", "double": "skipped"}
 
 
+@pytest.mark.slow
 def test_a_process_that_was_killed_on_a_node_is_tried_again(tmp_path: Path, nodes: Nodes):
     build = PlanBuilder()
     build.add("fail", how="kill", times=1, marks=str(tmp_path / "marks"))
@@ -197,6 +199,7 @@ def test_a_process_that_was_killed_on_a_node_is_tried_again(tmp_path: Path, node
     assert marks(tmp_path) == ["0", "1"]  # the second attempt shrinks
 
 
+@pytest.mark.slow
 def test_a_process_sees_the_gpu_that_ray_gave_it_and_shares_it_with_nobody(
     tmp_path: Path, nodes: Nodes
 ):
@@ -251,6 +254,7 @@ def test_a_node_that_dies_in_the_middle_costs_at_most_one_batch(tmp_path: Path, 
     assert 12 + 12 <= len(marks(tmp_path)) <= 12 + 13  # those of the local run, too
 
 
+@pytest.mark.slow
 def test_a_run_whose_driver_was_killed_goes_on_and_does_no_batch_twice(
     tmp_path: Path, nodes: Nodes
 ):
@@ -269,6 +273,7 @@ def test_a_run_whose_driver_was_killed_goes_on_and_does_no_batch_twice(
     assert 12 <= len(marks(tmp_path)) <= 13
 
 
+@pytest.mark.slow
 def test_a_run_that_is_told_to_stop_leaves_no_process_on_the_nodes(tmp_path: Path, nodes: Nodes):
     plan = slow(tmp_path, 200)
     driver = start(plan, tmp_path, nodes.address)
@@ -281,6 +286,7 @@ def test_a_run_that_is_told_to_stop_leaves_no_process_on_the_nodes(tmp_path: Pat
     assert not workers()
 
 
+@pytest.mark.slow
 def test_a_node_that_joins_is_used(tmp_path: Path, nodes: Nodes):
     build = PlanBuilder()
     for number in range(8):
