@@ -1,6 +1,9 @@
 from __future__ import annotations
 
+import hashlib
 import io
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -89,3 +92,15 @@ def test_an_image_is_stored_once_and_found_by_its_digest(tmp_path: Path) -> None
     assert len(bank_of_two) == 2
     assert digests[0] == digests[2]
     assert picture(2) == bank_of_two.encoded(digests[1])
+
+
+def test_writing_images_does_not_wait_for_pandas(tmp_path: Path) -> None:
+    code = (
+        "import sys; from pathlib import Path; from engine.images import ImageWriter\n"
+        "with ImageWriter(Path(sys.argv[1])) as bank: bank.add(b'x')\n"
+        "assert 'pandas' not in sys.modules"
+    )
+
+    subprocess.run([sys.executable, "-c", code, str(tmp_path)], check=True)
+
+    assert ImageBank([tmp_path]).encoded(hashlib.sha256(b"x").hexdigest()) == b"x"

@@ -29,7 +29,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping, Sequence
     from typing import Any
 
-FORMAT = 1
+FORMAT = 2
 STORE = ".adapt"  # the store of those who name none
 MANIFEST = "manifest.json"
 SEALED_NS = 10**18  # time of change of the files of the store, as `engine.runtime.store` has it
@@ -49,11 +49,12 @@ def repeat(words: Sequence[str]) -> int | None:
             entry = json.loads(file.read())
         if entry["format"] != FORMAT or entry["asked"] != asked or not _holds(entry):
             return None
-        run = _write_run(entry)
+        run, lines = _write_run(entry)
+        said = _said(entry, run, lines)
     except (OSError, ValueError, KeyError, TypeError):
         return None
     sys.stderr.write(entry["stderr"].replace(entry["run"], run))
-    sys.stdout.write(entry["stdout"].replace(entry["run"], run))
+    sys.stdout.write(said)
     return 0
 
 
@@ -139,17 +140,18 @@ def _holds(entry: Mapping[str, Any]) -> bool:
     )
 
 
-def _write_run(entry: Mapping[str, Any]) -> str:
-    """Make the folder of a run that found everything cached; return its id."""
+def _write_run(entry: Mapping[str, Any]) -> tuple[str, list[str]]:
+    """Make the folder of a run that found everything cached; return its id and its events."""
     stamp = time.strftime("%Y%m%d-%H%M%S")
     run = f"{entry['slug']}-{stamp}-{os.urandom(2).hex()}"
     path = f"{entry['runs']}/{run}"
+    lines = list(_events(entry["events"], run))
     os.mkdir(path)  # noqa: PTH102
     try:
         if entry["report"] is not None:
             os.link(entry["report"], f"{path}/report.html")
         _write(f"{path}/plan.json", entry["plan"])
-        _write(f"{path}/events.jsonl", "".join(_events(entry["events"], run)))
+        _write(f"{path}/events.jsonl", "".join(lines))
         facts = {**entry["facts"], "run": run, "started_at": time.time()}
         # What makes it a run for everybody who looks for runs: last, and at once.
         _write(f"{path}/.run.json", json.dumps(facts, indent=1, sort_keys=True) + "\n")
@@ -159,7 +161,18 @@ def _write_run(entry: Mapping[str, Any]) -> str:
             os.unlink(f"{path}/{name}")  # noqa: PTH108
         os.rmdir(path)  # noqa: PTH106
         raise
-    return run
+    return run, lines
+
+
+def _said(entry: Mapping[str, Any], run: str, lines: Sequence[str]) -> str:
+    """Return what the command prints: a machine reads this run's events, not those of the last."""
+    whole: str = entry["stdout"].replace(entry["run"], run)
+    words = entry["asked"]["words"]
+    if "--json" not in words:
+        return whole
+    result = {**json.loads(whole.splitlines()[-1]), "time": time.time()}
+    result["nodes"] = [{**node, "ended_at": result["time"]} for node in result["nodes"]]
+    return "".join([*(() if "--quiet" in words else lines), json.dumps(result), "\n"])
 
 
 def _events(lines: Sequence[Mapping[str, Any]], run: str) -> Iterator[str]:

@@ -78,7 +78,7 @@ class CompiledPlans:
     ) -> Plan:
         """Return the plan of a recipe: the kept one if nothing moved, else what `compiled` returns.
 
-        `data_files` names, after compiling, the files whose digests were remembered in the file
+        `data_files` names, after compiling, the files whose digests were remembered in the folder
         `digests` and which were therefore not opened.
         """
         path = self._path(recipe, overrides)
@@ -91,8 +91,9 @@ class CompiledPlans:
             plan = compiled()
         if len(plan.nodes) <= MAX_NODES:
             data = set(data_files())
-            read = watch.files - data - {os.path.abspath(digests)}  # noqa: PTH100
-            texts = {name for name in read if not _is_installed(name)}
+            known = f"{os.path.abspath(digests)}{os.sep}"  # noqa: PTH100
+            read = watch.files - data
+            texts = {name for name in read if not name.startswith((known, *_NOT_WATCHED))}
             folders = {name for name in watch.folders if not _is_installed(f"{name}/")}
             home = os.path.dirname(os.path.abspath(recipe))  # noqa: PTH100, PTH120
             folders |= {home, f"{home}/benchmarks"}

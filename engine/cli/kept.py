@@ -23,7 +23,17 @@ if TYPE_CHECKING:
 MAX_ENTRIES = 50
 MAX_NODES = 500
 # Whatever else was asked for may depend on more than an entry knows of.
-_FLAGS = ("--store", "--set", "--only", "--threads", "--device", "--offline", "--online", "--json")
+_FLAGS = (
+    "--store",
+    "--set",
+    "--only",
+    "--threads",
+    "--device",
+    "--offline",
+    "--online",
+    "--json",
+    "--quiet",
+)
 _MACHINE = ("/sys/fs/cgroup/cpu.max",)
 _GPUS = "/proc/driver/nvidia/gpus"
 # Machine settings that change nothing of what a run with nothing to do does.

@@ -85,7 +85,7 @@ def _locking(args: argparse.Namespace, store: Store, *, is_offline: bool) -> Loc
     asked = _asked(experiment)
     is_offline = is_offline or (bool(asked) and hub.is_offline())
     request = Request(asked, held, is_offline)
-    digests = DigestCache(store.cache / "digests.json")
+    digests = DigestCache(store.cache / "digests")
     try:
         plan = planning.compile_experiment(recipe, locked.pinned(experiment, held), digests)
     except RequestError as error:  # what is wrong here and what is wrong at the hub, at once

@@ -76,7 +76,7 @@ def load_plan(recipe: str, changes: Sequence[str], store: Store) -> Planned:
 
     Writes nothing but an entry of the cache of compiled plans.
     """
-    digests = DigestCache(store.cache / "digests.json")
+    digests = DigestCache(store.cache / "digests")
     plans = CompiledPlans(default_folder(os.environ))
     plan = plans.plan(
         Path(recipe),
@@ -105,7 +105,7 @@ def compile_experiment(recipe: Path, experiment: Experiment, digests: DigestCach
     from engine.pipeline import compile_plan
 
     fit.check(experiment, finder_of(recipe.parent, os.environ))
-    pins = LocalPins(recipe.parent, digests.digest_file)
+    pins = LocalPins(recipe.parent, digests)
     return compile_plan(experiment, pins, cache(partial(portable_name, recipe.parent)))
 
 

@@ -8,11 +8,12 @@ import os
 import shlex
 import signal
 import sys
+import time
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TextIO
 
 from engine import __version__
 from engine.cli import executors, kept, planning, settings, tables
@@ -22,12 +23,12 @@ from engine.plan import graph
 from engine.plan.stage import Node, Plan
 from engine.runtime import outlook, runs
 from engine.runtime.eventlog import EventLog
-from engine.runtime.events import Event
 from engine.runtime.machine import Settings
 from engine.runtime.runs import Run
 from engine.runtime.store import Store
 
 if TYPE_CHECKING:
+    from engine.cli.audience import Audience
     from engine.cli.outlays import Outlay
     from engine.plan.estimate import Figure
     from engine.runtime.executor import Failure, Outcome
@@ -58,7 +59,14 @@ def add_parser(subparsers: Any) -> None:
     planning.add_recipe(parser)
     planning.add_frozen(parser)
     parser.add_argument("--only", metavar="NODE", help="run one node and what it needs")
-    parser.add_argument("--json", action="store_true", help="print JSON, progress on stderr")
+    shown = parser.add_argument_group("what is shown")
+    shown.add_argument("--quiet", action="store_true", help="show failures and the end alone")
+    shown.add_argument(
+        "--json",
+        action="store_true",
+        help="print events as JSON lines, the last one the result (`adapt schema event`); what "
+        "people look at goes to stderr; with --quiet the result alone",
+    )
     settings.add_flags(parser)
     executors.add_flags(parser)
 
@@ -112,14 +120,12 @@ def _is_cached(session: Session) -> bool:
 def _run(session: Session, *, is_cached: bool) -> int:
     """Execute what was begun, and tell of it; return the exit code."""
     args, planned = session.args, session.planned
-    stream = sys.stderr if args.json else sys.stdout
     demands: dict[str, Demand] = {}
     if is_cached:
-        num = len(session.plan.nodes)
-        print(f"every stage is cached ({num} nodes): nothing to run", file=stream, flush=True)
+        _say(session, f"every stage is cached ({len(session.plan.nodes)} nodes): nothing to run")
     else:
         view = outlook.look(session.plan, session.store)
-        print(tables.plan_text(session.plan.recipe, view.nodes), file=stream, flush=True)
+        _say(session, tables.plan_brief(session.plan.recipe, view.nodes))
         demands = _demands(session, view)
     outcome = _execute(session, is_cached, demands)
     _put_report(session)
@@ -128,7 +134,7 @@ def _run(session: Session, *, is_cached: bool) -> int:
     if moved:
         code = int(ExitCode.GATE_SAID_NO)
     if args.json:
-        print(json.dumps(_json(session, outcome, code), indent=1))
+        print(json.dumps(_json(session, outcome, code)))
     else:
         _print_end(session, outcome, is_cached)
     if moved:
@@ -137,6 +143,18 @@ def _run(session: Session, *, is_cached: bool) -> int:
 
         print(render(moved, errors.read_text), file=sys.stderr)
     return code
+
+
+def _say(session: Session, text: str) -> None:
+    from engine.cli import audience
+
+    if not session.args.quiet:
+        audience.say(text, _stream(session.args))
+
+
+def _stream(args: argparse.Namespace) -> TextIO:
+    """Return where people look: with `--json`, stdout belongs to a machine."""
+    return sys.stderr if args.json else sys.stdout
 
 
 def _begin(
@@ -204,18 +222,7 @@ def _execute(session: Session, is_cached: bool, demands: Mapping[str, Demand]) -
     launcher = executors.launcher(
         session.settings, session.worker, session.run.path, has_work=not is_cached
     )
-    log = EventLog(session.run.events_path)
-    shown = None
-    if not is_cached:
-        from engine.cli import terminal
-
-        shown = terminal.display(sys.stderr if session.args.json else sys.stdout)
-
-    def emit(event: Event) -> None:
-        log.append(event)
-        if shown is not None:
-            shown.handle(event)
-
+    audience = _audience(session, is_cached)
     try:
         return Executor(
             plan=session.plan,
@@ -224,15 +231,29 @@ def _execute(session: Session, is_cached: bool, demands: Mapping[str, Demand]) -
             settings=session.settings,
             folder=session.planned.folder,
             launcher=launcher,
-            emit=emit,
+            emit=audience.emit,
             demands=demands,
             reads=_reads,
         ).execute()
     finally:
         launcher.close()
-        if shown is not None:
-            shown.close()
-        log.close()
+        audience.close()
+
+
+def _audience(session: Session, is_cached: bool) -> Audience:
+    """Return where the events go; a run with nothing to do has nothing to show."""
+    from engine.cli.audience import Audience
+
+    args, stream = session.args, _stream(session.args)
+    found = Audience(EventLog(session.run.events_path), stream)
+    if args.json and not args.quiet:
+        found.lines = sys.stdout
+    if not is_cached:
+        from engine.cli import overview, terminal
+
+        shown = overview.of_plan(session.plan, session.store)
+        found.display = terminal.display(stream, shown, is_quiet=args.quiet)
+    return found
 
 
 def _reads(node: Node) -> Mapping[str, tuple[str, ...]]:
@@ -339,15 +360,22 @@ def _command(session: Session, more: Sequence[str] = ()) -> str:
 
 
 def _json(session: Session, outcome: Outcome, code: int) -> dict[str, Any]:
+    from engine.cli import overview
+
     status = session.run.status()
     artifact = _report_artifact(session)
     has_report = session.run.report_path.exists()
     return {
+        "type": "result",
+        "time": time.time(),
         "run": session.run.id,
         "recipe": session.plan.recipe,
         "state": status.state,
         "exit_code": code,
         "nodes": [{"id": name, **asdict(node)} for name, node in status.nodes.items()],
+        "arms": [
+            arm.to_json() for arm in overview.of_run(session.run, session.store).arms.values()
+        ],
         "failures": [_failure_json(session, failure) for failure in outcome.failures],
         "report": str(session.run.report_path) if has_report else None,
         "summary": artifact.json("summary.json") if artifact is not None else None,

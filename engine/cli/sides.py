@@ -128,9 +128,9 @@ def _of_recipe(path: Path, name: str, store: Store) -> Side:
     from engine.catalog import LocalPins
     from engine.recipe.load import load_experiment
 
-    digests = DigestCache(store.cache / "digests.json")
+    digests = DigestCache(store.cache / "digests")
     experiment = load_experiment(path)
-    pins = LocalPins(path.parent, digests.digest_file)
+    pins = LocalPins(path.parent, digests)
     compiler = Compiler(pins, path.parent, locked.facts(path))
     return _side(name, "recipe", experiment, compiler)
 
@@ -154,8 +154,8 @@ def _of_run(found: runs.Run, store: Store) -> Side:
 
     plan = found.plan()
     folder = Path(found.facts()["recipe_folder"])
-    digests = DigestCache(store.cache / "digests.json")
-    pins = LocalPins(folder, digests.digest_file)
+    digests = DigestCache(store.cache / "digests")
+    pins = LocalPins(folder, digests)
     compiler = Compiler(pins, folder) if folder.is_dir() else None
     return Side(found.id, "run", plan, _raw_of(plan), compiler)
 
@@ -184,8 +184,8 @@ def _of_revision(name: str, store: Store, stack: ExitStack) -> Side:
     except RequestError as error:
         moved = (_moved(item, then, revision) for item in error.diagnostics)
         raise RequestError(*moved) from None
-    digests = DigestCache(store.cache / "digests.json")
-    pins: Any = LocalPins(path.parent, digests.digest_file)
+    digests = DigestCache(store.cache / "digests")
+    pins: Any = LocalPins(path.parent, digests)
     if package_data.folder("prompt_templates").is_relative_to(root):
         pins = _PinsAtRevision(pins, then / "prompt_templates")
     held = locked.facts(then / path.relative_to(root))

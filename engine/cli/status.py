@@ -3,19 +3,23 @@
 from __future__ import annotations
 
 import argparse
+import codecs
 import json
 import os
 import sys
 import time
 from dataclasses import asdict
+from pathlib import Path
 from typing import Any
 
-from engine.cli import settings, tables
+from engine.cli import overview, settings, tables
+from engine.cli.overview import Overview
 from engine.diagnostics import Diagnostic, RequestError, nearest
+from engine.rendering import verdicts
 from engine.runtime import runs
-from engine.runtime.eventlog import LogReader
+from engine.runtime.eventlog import LogReader, line_of
 from engine.runtime.runs import Run
-from engine.runtime.status import Fold, RunStatus
+from engine.runtime.status import UNDER_WAY, Fold, NodeStatus
 from engine.runtime.store import Store
 
 POLL_S = 0.5
@@ -31,7 +35,9 @@ def add_parser(subparsers: Any) -> None:
     )
     parser.add_argument("--follow", action="store_true", help="go on until the run ends")
     parser.add_argument("--logs", metavar="NODE", help="print the output of one node")
-    parser.add_argument("--json", action="store_true", help="print JSON")
+    parser.add_argument(
+        "--json", action="store_true", help="print JSON; with --follow, events as JSON lines"
+    )
     settings.add_store_flag(parser)
 
 
@@ -42,13 +48,15 @@ def run(args: argparse.Namespace) -> int:
     if args.logs is not None:
         return _print_log(found, args.logs, follow=args.follow)
     if args.follow:
-        _follow(found, as_json=args.json)
-    status = found.status()
+        return _follow(found, store, as_json=args.json)
+    seen = overview.of_run(found, store)
     if args.json:
-        print(json.dumps(status_json(found, status), indent=None if args.follow else 1))
-    elif not args.follow:
-        print(tables.status_text(status, time.time()))
-        print(f"  in {found.path}")
+        print(json.dumps(status_json(found, seen), indent=1))
+        return 0
+    print(tables.status_text(seen, runs.alive_or_killed(seen.status()), time.time()))
+    if seen.num_unreadable:
+        print(f"{verdicts.counted(seen.num_unreadable, 'line')} of its log could not be read")
+    print(f"  in {found.path}")
     return 0
 
 
@@ -67,38 +75,53 @@ def chosen_run(store: Store, name: str | None) -> Run:
     raise RequestError(Diagnostic("no-run", f"there is no run or recipe `{name}`", hint=hint))
 
 
-def status_json(run: Run, status: RunStatus) -> dict[str, Any]:
-    """Return the machine-readable status."""
-    nodes = [{"id": name, **asdict(node)} for name, node in status.nodes.items()]
+def status_json(run: Run, seen: Overview) -> dict[str, Any]:
+    """Return the machine-readable status, a `status` of schemas/event.schema.json."""
+    status = runs.alive_or_killed(seen.status())
     return {
+        "type": "status",
+        "time": time.time(),
         "run": run.id,
         "recipe": status.recipe,
         "state": status.state,
         "started_at": status.started_at,
         "changed_at": status.changed_at,
-        "nodes": nodes,
+        "nodes": [{"id": name, **asdict(node)} for name, node in status.nodes.items()],
+        "arms": [arm.to_json() for arm in seen.arms.values()],
     }
 
 
-def _follow(run: Run, *, as_json: bool) -> None:
-    """Show events as they come, until the run ends."""
+def _follow(run: Run, store: Store, *, as_json: bool) -> int:
+    """Show events as they come, until the run ends. Takes no lock and writes nothing."""
     from engine.cli import terminal
 
-    lines = terminal.display(sys.stderr if as_json else sys.stdout)
-    log, fold = LogReader(run.events_path), Fold()
+    shown = overview.of_plan(run.plan(), store)
+    view = None if as_json else terminal.display(sys.stdout, shown)
+    log = LogReader(run.events_path)
+    # What is long over is not told step by step, but to a machine.
+    found = log.every() if as_json else log.latest()
     try:
         while True:
-            for event in log.every():
-                fold.add(event)
-                lines.handle(event)
-            status = runs.alive_or_killed(fold.status())
-            if status.state != "running":
+            for event in found:
+                if view is not None:
+                    view.handle(event)
+                else:
+                    shown.add(event)
+                    print(line_of(event), end="")
+            sys.stdout.flush()
+            state = runs.alive_or_killed(shown.status()).state
+            if state != "running":
                 break
             time.sleep(POLL_S)
+            found = log.every()
     finally:
-        lines.close()
-    if not as_json:
-        print(f"run {run.id}: {status.state}")
+        if view is not None:
+            view.close()
+    if as_json:
+        print(json.dumps(status_json(run, shown)))
+    else:
+        print(f"run {run.id}: {state}")
+    return 0
 
 
 def _print_log(run: Run, node_id: str, *, follow: bool) -> int:
@@ -109,15 +132,27 @@ def _print_log(run: Run, node_id: str, *, follow: bool) -> int:
         raise RequestError(
             Diagnostic("unknown-node", f"the run has no node `{node_id}`", hint=hint)
         )
-    path = run.log_path(node_id)
+    log, fold = LogReader(run.events_path), Fold()
+    decoder = codecs.getincrementaldecoder("utf-8")(errors="replace")  # a letter may come in halves
     offset = 0
     while True:
-        is_over = run.status().nodes[node_id].state not in ("waiting", "running")
-        if path.exists():
-            with path.open(encoding="utf-8", errors="replace") as log:
-                log.seek(offset)
-                print(log.read(), end="", flush=True)
-                offset = log.tell()
-        if not follow or is_over or run.status().state != "running":
+        for event in log.latest():
+            fold.add(event)
+        status = runs.alive_or_killed(fold.status())
+        node = status.nodes.get(node_id, NodeStatus())
+        data = _bytes_from(run.log_path(node_id), offset)
+        offset += len(data)
+        print(decoder.decode(data), end="", flush=True)
+        is_over = node.state not in ("waiting", *UNDER_WAY) or status.state != "running"
+        if is_over or not follow:
             return 0
         time.sleep(POLL_S)
+
+
+def _bytes_from(path: Path, offset: int) -> bytes:
+    try:
+        with path.open("rb") as file:
+            file.seek(offset)
+            return file.read()
+    except FileNotFoundError:
+        return b""

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import unicodedata
-from collections.abc import Mapping, Sequence
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from engine.plan.estimate import Forecast
@@ -14,8 +15,10 @@ from engine.rendering.summary import FUNNEL
 from engine.runtime.outlook import CACHED, NodeOutlook
 
 if TYPE_CHECKING:
+    from engine.cli.overview import Group, Overview
     from engine.runtime.status import NodeStatus, RunStatus
 
+MAX_NODES = 60  # of a run that are told one by one
 STEERING = {"Cc", "Cs", "Zl", "Zp"}  # categories of controls, surrogates, line separators
 TURNING = {*range(0x202A, 0x202F), *range(0x2066, 0x206A)}  # they reorder the text around them
 
@@ -56,9 +59,7 @@ def plan_text(
     width: int = 80,
 ) -> str:
     """Return the plan, a line per node; with forecasts also its numbers and what they stand on."""
-    num_cached = sum(item.state == CACHED for item in nodes)
-    head = f"plan of {recipe}: {len(nodes)} nodes, {num_cached} cached, "
-    head = f"{head}{len(nodes) - num_cached} to run{_expected(nodes)}"
+    head = _plan_head(recipe, nodes)
     totals = totals or Totals()
     head += f"\n{totals.fleet}" if totals.fleet else ""
     if not nodes:
@@ -71,6 +72,26 @@ def plan_text(
     return f"{head}\n{plan_text_body(cards, totals, table, width)}"
 
 
+def plan_brief(recipe: str, nodes: Sequence[NodeOutlook]) -> str:
+    """Return the plan as a run begins with it: by stage where there are many nodes."""
+    if len(nodes) <= MAX_NODES:
+        return plan_text(recipe, nodes)
+    cached = Counter(item.node.stage for item in nodes if item.state == CACHED)
+    stages = Counter(item.node.stage for item in nodes)
+    rows = [
+        (stage, f"{num:,}", f"{cached[stage]:,}", f"{num - cached[stage]:,}")
+        for stage, num in stages.items()
+    ]
+    head = _plan_head(recipe, nodes)
+    return f"{head}\n" + table([("stage", "nodes", "cached", "to run"), *rows], numbers_from=1)
+
+
+def _plan_head(recipe: str, nodes: Sequence[NodeOutlook]) -> str:
+    num_cached = sum(item.state == CACHED for item in nodes)
+    head = f"plan of {recipe}: {len(nodes)} nodes, {num_cached} cached, "
+    return f"{head}{len(nodes) - num_cached} to run{_expected(nodes)}"
+
+
 def _expected(nodes: Sequence[NodeOutlook]) -> str:
     to_run = [item for item in nodes if item.state != CACHED]
     guesses = [item.estimate for item in to_run]
@@ -80,20 +101,50 @@ def _expected(nodes: Sequence[NodeOutlook]) -> str:
     return f" (took {duration(sum(known))} one after the other last time)"
 
 
-def status_text(status: RunStatus, now: float) -> str:
-    """Return the state of a run, a line per node."""
-    rows = [(name, node.state, node_detail(node, now)) for name, node in status.nodes.items()]
-    head = f"run {status.run}: {status.state}"
-    return head + "\n" + table(rows) if rows else head
+def status_text(run: Overview, status: RunStatus, now: float) -> str:
+    """Return the state of a run: a line per node, or per stage where there are many; arms, funnel.
+
+    `status` is the overview's own, put right where the run's process has died.
+    """
+    head = f"run {status.run}: {status.state}{_time_left(run, status, now)}"
+    shown = status.nodes
+    parts = []
+    if len(shown) > MAX_NODES:
+        parts.append(_groups("stages", run.stages.values()))
+        shown = {n: node for n, node in shown.items() if n in run.lively or n in run.failed}
+    rows = [(name, node.state, node_detail(node, now)) for name, node in shown.items()]
+    parts += [table(rows)] if rows else []
+    parts += [_groups("arms", run.arms.values())] if len(run.arms) > 1 else []
+    funnel = _funnel([arm.to_json() for arm in run.arms.values()])
+    return f"{head}\n" + "\n\n".join([*parts, funnel] if funnel else parts)
+
+
+def _time_left(run: Overview, status: RunStatus, now: float) -> str:
+    left = run.time_left_s(now) if status.state == "running" else None
+    return f", about {duration(left)} left" if left else ""
+
+
+def _groups(title: str, groups: Iterable[Group]) -> str:
+    rows = [
+        (
+            group.name,
+            f"{group.num_good:,} of {group.num:,}",
+            ", ".join(f"{num:,} {state}" for state, num in group.states.items() if num),
+        )
+        for group in groups
+    ]
+    return table([(title, "done", ""), *rows])
 
 
 def node_detail(node: NodeStatus, now: float) -> str:
     """Return what is worth knowing about a node in its state."""
-    if node.state == "running" and node.message:
+    if node.state in ("running", "retrying") and node.message:
         return node.message
     if node.state == "running":
         since = f"for {duration(now - node.started_at)}" if node.started_at else ""
-        return f"{amount(node.done, node.total, node.unit)}  {since}".strip()
+        taken = f"  {gigabytes(node.memory_gb)}" if node.memory_gb else ""
+        taken += f"  gpu {gigabytes(node.gpu_memory_gb)}" if node.gpu_memory_gb else ""
+        return f"{amount(node.done, node.total, node.unit)}  {since}{taken}".strip()
     if node.state == "ran":
         return f"{duration(node.wall_s)}, {node.peak_memory_gb:.1f} GB"
     return node.message if node.state in ("failed", "skipped") else ""
@@ -208,6 +259,11 @@ def size(num_bytes: float) -> str:
         if num_bytes >= 1000**power:
             return f"{num_bytes / 1000**power:.1f} {unit}"
     return f"{num_bytes:.0f} bytes"
+
+
+def gigabytes(value: float) -> str:
+    """Return an amount of memory; a small one in megabytes."""
+    return f"{value:.1f} GB" if value >= 0.1 else f"{value * 1000:.0f} MB"
 
 
 def duration(seconds: float) -> str:

@@ -1,19 +1,19 @@
-"""Shows a run while it goes: bars on a terminal, a few timestamped lines everywhere else."""
+"""Shows a run while it goes: a live view on a terminal, a few timestamped lines everywhere else."""
 
 from __future__ import annotations
 
+import os
 import time
-from collections import deque
-from collections.abc import Callable
-from typing import IO, Any, Protocol
+from typing import IO, Protocol
 
 from engine.cli import tables
-from engine.runtime import events, status
+from engine.cli.overview import Overview
+from engine.runtime import events
 from engine.runtime.events import Event, NodeEvent
 from engine.runtime.status import NodeStatus
 
 LINE_EVERY_S = 15.0
-PACE_S = 30.0
+TOTAL_EVERY_S = 60.0
 
 
 class Display(Protocol):
@@ -26,46 +26,89 @@ class Display(Protocol):
         """Leave the terminal in order."""
 
 
-def display(stream: IO[str]) -> Display:
-    """Return bars for a terminal and lines for everything else."""
-    if stream.isatty():
-        return Bars(stream)
-    return Lines(stream, time.strftime)
+def display(stream: IO[str], run: Overview, *, is_quiet: bool = False) -> Display:
+    """Return a live view for a terminal and lines for everything else."""
+    if is_quiet:
+        return Failures(stream)
+    if stream.isatty() and os.environ.get("TERM", "dumb") != "dumb":
+        from engine.cli.live import LiveView
+
+        return LiveView(stream, run)
+    return Lines(stream, run)
 
 
-class Lines:
-    """One line when a node starts, now and then, and when it ends."""
+class Failures:
+    """A line for each node that fails, and no other."""
 
-    def __init__(self, stream: IO[str], clock: Callable[[str], str]) -> None:
+    def __init__(self, stream: IO[str]) -> None:
         self._stream = stream
-        self._clock = clock
-        self._nodes: dict[str, NodeStatus] = {}
-        self._shown_at: dict[str, float] = {}
-        self._paces: dict[str, Pace] = {}
 
     def handle(self, event: Event) -> None:
-        """Print a line if the event is worth one."""
-        if isinstance(event, events.RunStarted | events.RunFinished | events.RunStopped):
-            return
-        before = self._nodes.get(event.node, NodeStatus())
-        node = self._nodes[event.node] = status.node_after(before, event)
-        if isinstance(event, events.NodeProgress):
-            text = self._paces.setdefault(event.node, Pace()).text(event)
-            if not self._is_due(event):
-                return
-        else:
-            text = told(event, node)
-        if text:
-            print(f"{self._clock('%H:%M:%S')} {event.node}: {text}", file=self._stream, flush=True)
+        """Print a line for a failure."""
+        if isinstance(event, events.NodeFailed):
+            line = f"{clock(event.time)} {event.node}: {told(event, NodeStatus())}"
+            print(tables.visible(line), file=self._stream, flush=True)
 
     def close(self) -> None:
         """Do nothing: every line is out already."""
 
+
+class Lines:
+    """One line when a node starts, now and then, and when it ends; one for the run each minute."""
+
+    def __init__(self, stream: IO[str], run: Overview) -> None:
+        self._stream = stream
+        self._run = run
+        self._shown_at: dict[str, float] = {}
+        self._total_at: float | None = None
+
+    def handle(self, event: Event) -> None:
+        """Print a line if the event is worth one."""
+        self._run.add(event)
+        if isinstance(event, events.RunStarted | events.RunFinished | events.RunStopped):
+            return
+        node = self._run.nodes[event.node]
+        if isinstance(event, events.NodeProgress):
+            text = self._progress(event) if self._is_due(event) else ""
+        else:
+            text = told(event, node)
+        if text:
+            self._print(event.time, f"{event.node}: {text}")
+        self._tell_total(event.time)
+
+    def close(self) -> None:
+        """Do nothing: every line is out already."""
+
+    def _print(self, when: float, text: str) -> None:
+        print(f"{clock(when)} {tables.visible(text)}", file=self._stream, flush=True)
+
+    def _progress(self, event: events.NodeProgress) -> str:
+        pace = self._run.paces[event.node]
+        parts = [tables.amount(event.done, event.total, event.unit), *pace.parts()]
+        return ", ".join(parts)
+
     def _is_due(self, event: events.NodeProgress) -> bool:
-        if event.time - self._shown_at.setdefault(event.node, event.time) < LINE_EVERY_S:
+        """Tell whether to print progress: the more nodes are at work, the more seldom."""
+        pause_s = LINE_EVERY_S * max(1.0, len(self._run.lively) / 4)
+        if event.time - self._shown_at.setdefault(event.node, event.time) < pause_s:
             return False
         self._shown_at[event.node] = event.time
         return True
+
+    def _tell_total(self, now: float) -> None:
+        if self._total_at is None:
+            self._total_at = now
+        if now - self._total_at < TOTAL_EVERY_S or not self._run.lively:
+            return
+        self._total_at = now
+        total, left = self._run.total(), self._run.time_left_s(now)
+        text = f"{total.num_good:,} of {total.num:,} nodes done, {len(self._run.lively):,} at work"
+        self._print(now, text + (f", about {tables.duration(left)} left" if left else ""))
+
+
+def clock(when: float) -> str:
+    """Return the time of day of an event."""
+    return time.strftime("%H:%M:%S", time.localtime(when))
 
 
 def told(event: NodeEvent, node: NodeStatus) -> str:
@@ -89,93 +132,3 @@ def told(event: NodeEvent, node: NodeStatus) -> str:
             return f"again{pause} (attempt {event.attempt + 1}): {event.reason}"
         case events.NodeCached() | events.NodeProgress() | events.NodeUsage():
             return ""
-
-
-class Pace:
-    """How fast a node is, over the last half minute: start-up and rows read back are no work."""
-
-    def __init__(self) -> None:
-        self._seen: deque[tuple[float, int]] = deque()
-
-    def text(self, event: events.NodeProgress) -> str:
-        """Take in progress; return how far the node is, its rate and the time left."""
-        self._seen.append((event.time, event.done))
-        while len(self._seen) > 2 and self._seen[0][0] < event.time - PACE_S:
-            self._seen.popleft()
-        parts = [tables.amount(event.done, event.total, event.unit)]
-        since, done = self._seen[0]
-        if event.done > done and event.time > since:
-            rate = (event.done - done) / (event.time - since)
-            parts.append(f"{rate:.1f} {event.unit}/s")
-            if event.total:
-                parts.append(f"{tables.duration((event.total - event.done) / rate)} left")
-        return ", ".join(parts)
-
-
-class Bars:
-    """A bar per running node; a line stays for each that has ended."""
-
-    def __init__(self, stream: IO[str]) -> None:
-        from rich.console import Console
-        from rich.progress import BarColumn, Progress, TextColumn
-        from rich.table import Column
-
-        self._progress: Any = Progress(
-            TextColumn("  {task.description}", table_column=Column(no_wrap=True)),
-            BarColumn(bar_width=28),
-            TextColumn("{task.fields[detail]}"),
-            console=Console(file=stream, highlight=False),
-            refresh_per_second=4,
-            transient=True,
-        )
-        self._bars: dict[str, Any] = {}
-        self._nodes: dict[str, NodeStatus] = {}
-        self._paces: dict[str, Pace] = {}
-        self._width = 0
-        self._is_open = False
-
-    def handle(self, event: Event) -> None:
-        """Move the bars."""
-        if isinstance(event, events.RunStarted):
-            self._width = max(map(len, event.nodes), default=0)
-        if isinstance(event, events.RunStarted | events.RunFinished | events.RunStopped):
-            return
-        node = status.node_after(self._nodes.get(event.node, NodeStatus()), event)
-        self._nodes[event.node] = node
-        if isinstance(event, events.NodeCached | events.NodeUsage):
-            return
-        if not self._is_open:
-            self._progress.start()
-            self._is_open = True
-        if isinstance(event, events.NodeStarted):
-            name = event.node.ljust(self._width)
-            self._bars[event.node] = self._progress.add_task(name, total=None, detail="starting")
-        elif isinstance(event, events.NodeWaiting | events.NodeRetried):
-            if event.node not in self._bars:
-                return
-            self._progress.update(self._bars[event.node], detail=told(event, node))
-        elif isinstance(event, events.NodeProgress):
-            self._progress.update(
-                self._bars[event.node],
-                completed=event.done,
-                total=event.total,
-                detail=self._paces.setdefault(event.node, Pace()).text(event),
-            )
-        else:
-            self._end(event, node)
-
-    def _end(self, event: NodeEvent, node: NodeStatus) -> None:
-        if event.node in self._bars:
-            self._progress.remove_task(self._bars.pop(event.node))
-        mark = "✗" if node.state == "failed" else "-" if node.state == "skipped" else "✓"
-        line = f"{mark} {event.node.ljust(self._width)} {told(event, node)}"
-        self._progress.console.print(line, markup=False)
-
-    def refresh(self) -> None:
-        """Draw the bars now."""
-        self._progress.refresh()
-
-    def close(self) -> None:
-        """Remove the bars."""
-        if self._is_open:
-            self._progress.stop()

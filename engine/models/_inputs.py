@@ -40,6 +40,7 @@ class InputMaker:
     cache_bytes: int = CACHE_BYTES
     _tensors: OrderedDict[str, dict[str, Any]] = field(default_factory=OrderedDict)
     _tensor_bytes: int = 0
+    _is_full: bool = False
     _sizes: dict[str, tuple[int, int]] = field(default_factory=dict)
     _expansions: dict[tuple[int, int], str] = field(default_factory=dict)
     _has_bos: bool | None = None
@@ -138,8 +139,8 @@ class InputMaker:
                     continue
                 self._note(digest, picture)
                 readable.append((digest, picture))
-            if self.kit.family.image_axis is not None:
-                self._prepare_pictures(readable)
+            if self.kit.family.image_axis is not None and not self._is_full:
+                self._prepare_pictures(readable)  # else they would only push out others
         return problems
 
     def _note(self, digest: str, picture: Any) -> None:
@@ -217,6 +218,7 @@ class InputMaker:
         self._tensors[digest] = tensors
         self._tensor_bytes += size
         while self._tensor_bytes > self.cache_bytes:
+            self._is_full = True
             _, dropped = self._tensors.popitem(last=False)
             self._tensor_bytes -= sum(tensor.nbytes for tensor in dropped.values())
 

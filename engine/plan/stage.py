@@ -95,6 +95,7 @@ class Machine:
     num_devices: int = 1  # GPUs of this node; only training gets more than one
     is_offline: bool = True
     shrink: int = 0  # how often the node ran out of memory before: halve batches that often
+    checkpoint_every_s: float = 600.0  # training keeps what it has at least this often
 
 
 def _never() -> bool:

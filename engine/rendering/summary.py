@@ -24,6 +24,13 @@ FUNNEL = {
     "kept": "tasks kept",
     "trained": "rows trained on",
 }
+FUNNEL_FROM = {  # step -> plain id of a node, and what it counts
+    "pairs": ("curate", "pairs"),
+    "generated": ("generate", "generated"),
+    "parsed": ("generate", "tasks"),
+    "kept": ("filter", "kept"),
+    "trained": ("train", "rows"),
+}
 
 
 def summarise(
@@ -60,13 +67,7 @@ def max_items(nodes: Nodes) -> int | None:
 
 def funnel(nodes: Nodes) -> dict[str, int]:
     """Return how many rows each step left; a step that an arm does not have counts 0."""
-    return {
-        "pairs": _rows(nodes, "curate", "pairs"),
-        "generated": _rows(nodes, "generate", "generated"),
-        "parsed": _rows(nodes, "generate", "tasks"),
-        "kept": _rows(nodes, "filter", "kept"),
-        "trained": _rows(nodes, "train", "rows"),
-    }
+    return {step: _rows(nodes, node, count) for step, (node, count) in FUNNEL_FROM.items()}
 
 
 def scores(nodes: Nodes, general: Collection[str] = ()) -> list[dict[str, Any]]:

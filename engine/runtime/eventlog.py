@@ -31,10 +31,13 @@ class EventLog:
         self._written_at: dict[tuple[type[Event], str], float] = {}
         self._descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o644)
 
-    def append(self, event: Event) -> None:
-        """Write one line, by one call."""
-        if self._is_due(event):
-            os.write(self._descriptor, line_of(event).encode())
+    def append(self, event: Event) -> str:
+        """Write one line, by one call; return it, or nothing where it is not worth one."""
+        if not self._is_due(event):
+            return ""
+        line = line_of(event)
+        os.write(self._descriptor, line.encode())
+        return line
 
     def close(self) -> None:
         """Bring the log to the disk and close it."""

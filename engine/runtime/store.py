@@ -16,18 +16,19 @@ changed without a trace in `stat`, on a failing disk, is found by hashing all (`
 from __future__ import annotations
 
 import errno
-import hashlib
 import json
 import os
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import asdict
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 from engine.artifacts import Artifact, FileEntry, Manifest, is_read
 from engine.plan import keys
 from engine.plan.stage import Node
+from engine.runtime import durable, hashing
 from engine.runtime.locks import KeyLock
 
 MANIFEST = "manifest.json"
@@ -107,7 +108,7 @@ class Store:
 
         The caller holds the lock of the key. Raises ValueError for what is not a plain file.
         """
-        files = tuple(_seal(staging, path) for path in _plain_files(staging))
+        files = _sealed(staging)
         artifact = self._put(node, staging, files, counts, parents)
         self._remember(realised_key(node, parents, reads), node.key)
         return artifact
@@ -152,7 +153,7 @@ class Store:
         )
         _write_synced(staging / MANIFEST, _sealed_text(manifest))
         for folder in (staging, *(path for path in staging.rglob("*") if path.is_dir())):
-            _sync_folder(folder)
+            durable.sync(folder)
         self.move_in(node.key, staging)
         _remove(self.root / "scratch" / node.key)
         artifact = self.get(node.key)
@@ -176,7 +177,7 @@ class Store:
             path.rename(broken)
             staging.rename(path)
             _remove(broken)
-        _sync_folder(path.parent)
+        durable.sync(path.parent)
 
     def _remember(self, realised: str, key: str) -> None:
         self._realised.mkdir(parents=True, exist_ok=True)
@@ -264,8 +265,7 @@ def _is_sound(path: Path, entry: FileEntry) -> bool:
 
 def file_digest(path: Path) -> str:
     """Return the SHA-256 of a file, hex."""
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
+    return hashing.digest_file(str(path)).hex()
 
 
 def _plain_files(folder: Path) -> list[Path]:
@@ -276,13 +276,24 @@ def _plain_files(folder: Path) -> list[Path]:
     return found
 
 
-def _seal(folder: Path, path: Path) -> FileEntry:
-    with path.open("rb") as file:
-        sha256 = hashlib.file_digest(file, "sha256").hexdigest()
-        os.fchmod(file.fileno(), 0o444)
-        os.utime(file.fileno(), ns=(SEALED_NS, SEALED_NS))
-        os.fsync(file.fileno())
-        size = os.fstat(file.fileno()).st_size
+def _sealed(folder: Path) -> tuple[FileEntry, ...]:
+    """Hash all files of a folder, bring them to the disk and make them read-only."""
+    paths = _plain_files(folder)
+    size_bytes = sum(path.stat().st_size for path in paths)
+    entries = hashing.side_by_side(partial(_entry, folder), paths, size_bytes)
+    durable.bring_to_disk(folder, paths)
+    return tuple(entries)
+
+
+def _entry(folder: Path, path: Path) -> FileEntry:
+    descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+    try:
+        sha256 = hashing.digest_open(descriptor).hex()
+        os.fchmod(descriptor, 0o444)
+        os.utime(descriptor, ns=(SEALED_NS, SEALED_NS))
+        size = os.fstat(descriptor).st_size
+    finally:
+        os.close(descriptor)
     return FileEntry(path.relative_to(folder).as_posix(), size, sha256)
 
 
@@ -316,11 +327,3 @@ def _write_synced(path: Path, text: str) -> None:
         file.flush()
         os.fsync(file.fileno())
     path.chmod(0o444)
-
-
-def _sync_folder(path: Path) -> None:
-    descriptor = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)

@@ -25,6 +25,7 @@ from engine.sources._files import RowError
 UNSUPPORTED = (".svg", ".svgz", ".heic", ".heif", ".psd", ".eps", ".ai", ".dcm", ".nii")
 METADATA = ("metadata.jsonl", "metadata.csv")
 CAPTIONS = ("captions.csv",)
+_SUFFIXES = frozenset((*_files.PICTURES, *UNSUPPORTED))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -70,13 +71,20 @@ def num_rows(params: Params, context: SourceContext) -> int:
 def fingerprint(params: Params, locate: Locate, digest_file: DigestFile) -> dict[str, object]:
     """Return a digest over the relative paths and contents of pictures and captions."""
     root = _files.located_folder(params.path, locate)
-    files = list(_files.walk(root))
-    pictures = [path for path in files if _is_picture(path)]
-    if not pictures:
+    names = list(_files.names(root))
+    stems = {stem for stem, suffix in map(os.path.splitext, names) if _is_suffix(suffix)}
+    if not stems:
         raise ValueError(f"the folder `{params.path}` has no pictures")
-    sidecars = {path.with_suffix(".txt") for path in pictures}
-    matters = [p for p in files if _is_picture(p) or p in sidecars or p.name in METADATA + CAPTIONS]
-    return _files.digest_of(_files.relative(matters, root), digest_file)
+    matters = [name for name in names if _matters(name, stems)]
+    return _files.digest_of_names([(name, f"{root}/{name}") for name in matters], digest_file)
+
+
+def _matters(name: str, stems: set[str]) -> bool:
+    """Tell whether a file is a picture, a caption beside one or a table of captions."""
+    stem, suffix = os.path.splitext(name)  # noqa: PTH122  # a path for each file takes long
+    if _is_suffix(suffix) or (suffix == ".txt" and stem in stems):
+        return True
+    return name.rpartition("/")[2] in METADATA + CAPTIONS
 
 
 def _row(path: Path, listing: Listing, licence: str | None) -> Row | Problem:
@@ -153,7 +161,11 @@ def _table_rows(path: Path) -> Iterator[Any]:
 
 
 def _is_picture(path: Path) -> bool:
-    return _files.is_picture(path) or path.suffix.lower() in UNSUPPORTED
+    return _is_suffix(path.suffix)
+
+
+def _is_suffix(suffix: str) -> bool:
+    return suffix.lower() in _SUFFIXES
 
 
 PLUGIN = Source(version=1, params=Params, rows=rows, fingerprint=fingerprint, num_rows=num_rows)

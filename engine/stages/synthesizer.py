@@ -38,6 +38,7 @@ def run(inputs: Inputs, params: Params, outputs: Outputs, tools: Tools) -> None:
 
     bank = ImageBank([inputs["seed_tasks"].path])
     job = Job(
+        name=params.model,
         model=tools.locate_model(params.model),
         revision=params.revision,
         trust_remote_code=params.trust_remote_code,
@@ -46,7 +47,7 @@ def run(inputs: Inputs, params: Params, outputs: Outputs, tools: Tools) -> None:
         lora=None,
         training=params.training,
     )
-    fit(list(chats(inputs, params, outputs, tools)), _with_blanks(bank), job, outputs, tools)
+    fit(chats(inputs, params, outputs, tools), _with_blanks(bank), job, outputs, tools)
 
 
 def chats(inputs: Inputs, params: Params, outputs: Outputs, tools: Tools) -> Iterator[Record]:

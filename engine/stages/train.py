@@ -32,6 +32,7 @@ def run(inputs: Inputs, params: Params, outputs: Outputs, tools: Tools) -> None:
     earlier = inputs.get("model")
     bank = ImageBank(artifact.path for artifact in inputs.many("images").values())
     job = Job(
+        name=params.model,
         model=str(earlier.file(MODEL_FOLDER)) if earlier else tools.locate_model(params.model),
         revision=None if earlier else params.revision,
         trust_remote_code=params.trust_remote_code,
@@ -40,7 +41,7 @@ def run(inputs: Inputs, params: Params, outputs: Outputs, tools: Tools) -> None:
         lora=params.lora if params.method == "lora" else None,
         training=params.training,
     )
-    rows = list(inputs["rows"].records(params.row_set)) if inputs.get("rows") else []
+    rows = inputs["rows"].records(params.row_set) if inputs.get("rows") else ()
     fit(rows, bank.encoded, job, outputs, tools)
 
 

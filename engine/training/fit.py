@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+import json
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 from engine.artifacts import Outputs
@@ -15,8 +17,10 @@ from engine.recipe.model import LoraSpec, TrainSpec
 from engine.records import Record
 from engine.training import parts
 from engine.training.loop import Trainer, save_model
-from engine.training.masks import CUT, Example, examples
+from engine.training.masks import CUT
+from engine.training.prepared import Examples, prepare
 
+CACHE_BYTES = 2**30  # of prepared images; those that have no room are prepared when they are used
 MODEL_FOLDER = "model"
 ADAPTER_FOLDER = "adapter"
 
@@ -25,6 +29,7 @@ ADAPTER_FOLDER = "adapter"
 class Job:
     """What to train, and how."""
 
+    name: str  # the model as the recipe writes it
     model: str  # folder or hub id
     revision: str | None
     trust_remote_code: bool
@@ -35,7 +40,7 @@ class Job:
 
 
 def fit(
-    rows: Sequence[Record],
+    rows: Iterable[Record],
     read_image: Callable[[str], bytes],
     job: Job,
     outputs: Outputs,
@@ -43,7 +48,7 @@ def fit(
 ) -> None:
     """Train on rows; write `model/`, `losses`, counts, and the ledger of rows without use."""
     kit = open_kit(job.model, job.revision, job.trust_remote_code)
-    inputs = InputMaker(kit, read_image)
+    inputs = InputMaker(kit, read_image, CACHE_BYTES)
     outputs.rows("losses")
     ready = _examples(rows, inputs, job, outputs, tools)
     model = _start(kit, job, tools)
@@ -58,20 +63,19 @@ def fit(
 
 
 def _examples(
-    rows: Sequence[Record], inputs: InputMaker, job: Job, outputs: Outputs, tools: Tools
-) -> list[Example]:
-    def ledger(source_id: str, reason: str, detail: str) -> None:
+    rows: Iterable[Record], inputs: InputMaker, job: Job, outputs: Outputs, tools: Tools
+) -> Examples:
+    limit = min(job.training.max_length, inputs.kit.context_tokens)
+    ready = prepare(rows, inputs, limit, tools.scratch)
+    for source_id, reason, detail in ready.ledger():
         if reason == CUT:
             outputs.count("rows cut")
         else:
             outputs.quarantine(source_id, reason, detail)
-
-    limit = min(job.training.max_length, inputs.kit.context_tokens)
-    ready = list(examples(rows, inputs, limit, ledger))
-    tools.log(f"{len(ready)} of {len(rows)} rows are ready for training")
+    tools.log(f"{len(ready)} of {ready.num_rows} rows are ready for training")
     if not ready and job.training.max_steps != 0:
         raise StageError(
-            f"none of {len(rows)} rows can be trained on",
+            f"none of {ready.num_rows} rows can be trained on",
             hint="the ledger of this node says why; is `training.max_length` too small?",
         )
     return ready
@@ -96,8 +100,19 @@ def _save(model: Any, kit: ModelKit, job: Job, outputs: Outputs) -> None:
     import torch
 
     if job.lora is not None:
-        model.save_pretrained(outputs.file(ADAPTER_FOLDER))
+        _save_adapter(model, job, outputs.file(ADAPTER_FOLDER))
         model = model.merge_and_unload()
     stored = getattr(kit.config, "dtype", None)
     dtype = stored if isinstance(stored, torch.dtype) else torch.float32
     save_model(model, kit, outputs.file(MODEL_FOLDER), dtype)
+
+
+def _save_adapter(model: Any, job: Job, folder: Path) -> None:
+    """Save an adapter so that equal trainings leave equal files, whatever the machine."""
+    model.save_pretrained(folder)
+    (folder / "README.md").unlink(missing_ok=True)  # an empty form that holds a path of the machine
+    path = folder / "adapter_config.json"
+    config = json.loads(path.read_text(encoding="utf-8"))
+    config["base_model_name_or_path"] = job.name
+    config["target_modules"] = sorted(config["target_modules"])  # in the order of a set
+    path.write_text(json.dumps(config, indent=2, sort_keys=True), encoding="utf-8")

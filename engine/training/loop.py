@@ -1,8 +1,9 @@
 """The training loop: plain PyTorch on a transformers model.
 
 The loss of an optimizer step is the mean over all its trained tokens, however the batch is split,
-so micro-batch size and memory never change a result beyond float noise. Every step seeds the random
-numbers anew, which makes a resumed run equal to an unbroken one.
+so micro-batch size and memory never change a result beyond float noise (with dropout: beyond which
+values are dropped). Every step seeds the random numbers anew, which makes a resumed run equal to an
+unbroken one, to the bit.
 """
 
 from __future__ import annotations
@@ -10,7 +11,8 @@ from __future__ import annotations
 import hashlib
 import json
 import math
-from collections.abc import Iterator, Sequence
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -18,13 +20,15 @@ from typing import Any
 from engine.diagnostics import StageError
 from engine.models import ModelFamily
 from engine.models._inputs import InputMaker
-from engine.plan.stage import Tools
+from engine.plan.stage import Stopped, Tools
 from engine.plugin import unbind
 from engine.recipe.model import TrainSpec
 from engine.training import checkpoint, parts
-from engine.training.checkpoint import Progress
+from engine.training.checkpoint import Progress, State
 from engine.training.collate import IGNORED, batches_from, collate
 from engine.training.masks import Example
+from engine.training.prepared import Examples
+from engine.training.team import ALONE, Team
 
 LARGE_MODEL_PARAMETERS = 100_000_000
 CPU_MICRO_BATCH = 8
@@ -32,15 +36,17 @@ CPU_MICRO_BATCH = 8
 
 @dataclass(slots=True)
 class Trainer:
-    """One run of the loop. `device_batch_size` shrinks when memory runs out."""
+    """One run of the loop. `num_halvings` of the micro-batch grow when memory runs out."""
 
     model: Any
     family: ModelFamily
     inputs: InputMaker
-    examples: Sequence[Example]
+    examples: Examples
     spec: TrainSpec
     tools: Tools
-    device_batch_size: int = 0
+    team: Team = ALONE
+    clock: Callable[[], float] = time.monotonic
+    num_halvings: int = 0
     is_half: bool = False  # bfloat16 autocast; weights and moments stay float32
 
     @property
@@ -51,29 +57,31 @@ class Trainer:
         return total if self.spec.max_steps is None else min(total, self.spec.max_steps)
 
     def run(self) -> Progress:
-        """Train from the last checkpoint to the end; return steps and logged losses."""
+        """Train from the last checkpoint to the end; return steps and logged losses.
+
+        When asked to stop, keep the last finished step in a checkpoint and raise `Stopped`.
+        """
         if self.num_steps == 0:
             return Progress(0, ())
         self._prepare()
-        optimizer = self._optimizer()
-        learning = list(parts.learning(self.model))
-        identity = self._identity(learning)
-        progress = checkpoint.load(self.tools.scratch, learning, optimizer, identity)
+        state = self._state()
+        keeper = _Keeper(self, state)
+        progress = keeper.start()
         losses = list(progress.losses)
-        meter = _Meter()
+        meter = _Meter(progress.unlogged)
         for step, rows in self._batches(progress.step):
-            self._set_rates(optimizer, step)
-            meter.add(*self._step(step, rows, optimizer, learning))
+            self._set_rates(state.optimizer, step)
+            try:
+                meter.add(*self._step(step, rows, state))
+            except Stopped:
+                keeper.keep(Progress(step, tuple(losses), meter.sums(), self.num_halvings))
+                raise
             done = step + 1
             if done % self.spec.logging_steps == 0 or done == self.num_steps:
                 losses.append(self._log_row(done, meter))
                 meter = _Meter()
-            if done % self.spec.save_steps == 0 and done < self.num_steps:
-                if meter.num_steps:
-                    losses.append(self._log_row(done, meter))
-                    meter = _Meter()
-                saved = Progress(done, tuple(losses))
-                checkpoint.save(self.tools.scratch, learning, optimizer, saved, identity)
+            if keeper.is_due(done):
+                keeper.keep(Progress(done, tuple(losses), meter.sums(), self.num_halvings))
             self.tools.progress(done, self.num_steps, "steps")
         return Progress(self.num_steps, tuple(losses))
 
@@ -104,11 +112,21 @@ class Trainer:
         if self.spec.gradient_checkpointing:
             self.model.gradient_checkpointing_enable()
             self.model.enable_input_require_grads()
+
+    @property
+    def micro_batch_size(self) -> int:
+        """Return how many rows pass the model at once: the limit, halved as often as needed."""
         limit = self.spec.per_device_train_batch_size
+        share = -(-self.spec.global_batch_size // self.team.count)
         if limit is None:
-            is_cpu = self.tools.machine.device == "cpu"
-            limit = CPU_MICRO_BATCH if is_cpu else self.spec.global_batch_size
-        self.device_batch_size = min(limit, self.spec.global_batch_size)
+            limit = CPU_MICRO_BATCH if self.tools.machine.device == "cpu" else share
+        return max(min(limit, share) >> self.num_halvings, 1)
+
+    def _state(self) -> State:
+        learning = list(parts.learning(self.model))
+        lasting = self.model.state_dict().keys()
+        buffers = [(n, b) for n, b in self.model.named_buffers() if n in lasting]
+        return State(learning, buffers, self._optimizer(), self.team, self._identity(learning))
 
     def _optimizer(self) -> Any:
         import torch
@@ -121,48 +139,56 @@ class Trainer:
         )
 
     def _batches(self, first_step: int) -> Iterator[tuple[int, list[int]]]:
-        lengths = [len(example) for example in self.examples]
         size, seed = self.spec.global_batch_size, self.tools.seed
-        return batches_from(lengths, size, seed, first_step, self.num_steps)
+        return batches_from(self.examples.lengths, size, seed, first_step, self.num_steps)
 
     def _set_rates(self, optimizer: Any, step: int) -> None:
         factor = self.rate_factor(step)
         for group in optimizer.param_groups:
             group["lr"] = group["peak"] * factor
 
-    def _step(
-        self, step: int, rows: Sequence[int], optimizer: Any, learning: Sequence[tuple[str, Any]]
-    ) -> tuple[Any, int, int]:
+    def _step(self, step: int, rows: Sequence[int], state: State) -> tuple[Any, int, int]:
         """Take one optimizer step; return the loss sum (on the device), trained and all tokens."""
         import torch
 
         chosen = sorted((self.examples[row] for row in rows), key=len, reverse=True)
         num_trained = sum(int(example.is_trained[1:].sum()) for example in chosen)
-        while True:
+        loss_sum = None
+        while loss_sum is None:
             torch.manual_seed(_seed(self.tools.seed, step))
-            try:
-                loss_sum = self._gradients(chosen, num_trained)
-                break
-            except torch.OutOfMemoryError as error:
-                if self.device_batch_size == 1:
-                    raise StageError(
-                        "one row does not fit into memory",
-                        hint="lower `training.max_length` or set `gradient_checkpointing: true`",
-                    ) from error
-                self.device_batch_size = max(self.device_batch_size // 2, 1)
-                optimizer.zero_grad(set_to_none=True)
+            loss_sum = self._gradients_if_they_fit(chosen, num_trained)
+            if loss_sum is None:
+                self.num_halvings += 1
+                state.optimizer.zero_grad(set_to_none=True)
                 torch.cuda.empty_cache()
         if self.spec.max_grad_norm > 0:
-            torch.nn.utils.clip_grad_norm_([p for _, p in learning], self.spec.max_grad_norm)
-        optimizer.step()
-        optimizer.zero_grad(set_to_none=True)
+            learning = [parameter for _, parameter in state.learning]
+            torch.nn.utils.clip_grad_norm_(learning, self.spec.max_grad_norm)
+        state.optimizer.step()
+        state.optimizer.zero_grad(set_to_none=True)
         return loss_sum, num_trained, sum(map(len, chosen))
+
+    def _gradients_if_they_fit(self, chosen: Sequence[Example], num_trained: int) -> Any | None:
+        """Return the loss sum, or None if memory ran out: the error, gone then, held some of it."""
+        try:
+            return self._gradients(chosen, num_trained)
+        except (RuntimeError, MemoryError) as error:
+            if not _is_out_of_memory(error):
+                raise
+            if self.micro_batch_size == 1:
+                raise StageError(
+                    "one row does not fit into memory",
+                    hint="lower `training.max_length` or set `gradient_checkpointing: true`",
+                ) from error
+            return None
 
     def _gradients(self, chosen: Sequence[Example], num_trained: int) -> Any:
         import torch
 
         total = torch.zeros((), device=self.tools.machine.device)
         for rows in self._micro_batches(chosen):
+            if self.tools.stopping():
+                raise Stopped
             loss = self._loss_sum(rows)
             (loss / num_trained).backward()
             total += loss.detach()
@@ -173,8 +199,8 @@ class Trainer:
         if self.family.image_axis is None:  # its processor refuses rows without images among others
             groups = [[e for e in chosen if e.digests], [e for e in chosen if not e.digests]]
         for group in groups:
-            for first in range(0, len(group), self.device_batch_size):
-                yield group[first : first + self.device_batch_size]
+            for first in range(0, len(group), self.micro_batch_size):
+                yield group[first : first + self.micro_batch_size]
 
     def _loss_sum(self, rows: Sequence[Example]) -> Any:
         import torch
@@ -220,9 +246,7 @@ class Trainer:
         digest = hashlib.sha256()
         digest.update(json.dumps(unbind(self.spec, with_neutral=False), sort_keys=True).encode())
         digest.update(f"{self.tools.seed}".encode())
-        for example in self.examples:
-            digest.update(example.ids.tobytes())
-            digest.update("".join(example.digests).encode())
+        digest.update(self.examples.digest.encode())
         for name, parameter in learning:
             digest.update(f"{name}{tuple(parameter.shape)}".encode())
         return digest.hexdigest()
@@ -231,20 +255,72 @@ class Trainer:
 class _Meter:
     """Adds up losses on the device; reading them waits for it, so that is done when logging."""
 
-    def __init__(self) -> None:
-        self.num_steps = 0
-        self.num_tokens = 0
-        self._num_trained = 0
-        self._loss_sum: Any = 0.0
+    def __init__(self, sums: Mapping[str, float] | None = None) -> None:
+        sums = sums or {}
+        self.num_tokens = int(sums.get("num_tokens", 0))
+        self._num_trained = int(sums.get("num_trained", 0))
+        self._loss_sum: Any = sums.get("loss_sum", 0.0)
 
     def add(self, loss_sum: Any, num_trained: int, num_tokens: int) -> None:
         self._loss_sum = self._loss_sum + loss_sum
         self._num_trained += num_trained
         self.num_tokens += num_tokens
-        self.num_steps += 1
 
     def mean(self) -> float:
         return float(self._loss_sum) / max(self._num_trained, 1)
+
+    def sums(self) -> dict[str, float]:
+        """Return what `_Meter` begins with to go on from here; every float32 is a float as well."""
+        return {
+            "num_tokens": self.num_tokens,
+            "num_trained": self._num_trained,
+            "loss_sum": float(self._loss_sum),
+        }
+
+
+class _Keeper:
+    """Decides when to take a checkpoint, and takes it."""
+
+    def __init__(self, trainer: Trainer, state: State) -> None:
+        self._trainer = trainer
+        self._state = state
+        self._kept_step = 0
+        self._kept_at = trainer.clock()
+
+    def start(self) -> Progress:
+        """Go back to the last checkpoint, if there is one."""
+        trainer = self._trainer
+        progress = checkpoint.load(trainer.tools.scratch, self._state)
+        self._kept_step = progress.step
+        trainer.num_halvings = max(trainer.tools.machine.shrink, progress.num_halvings)
+        if progress.step:
+            trainer.tools.log(f"goes on after step {progress.step}")
+        return progress
+
+    def is_due(self, done: int) -> bool:
+        """Tell whether to keep what there is: after so many steps, or so much time."""
+        trainer = self._trainer
+        if done == trainer.num_steps:
+            return False
+        waited_s = trainer.clock() - self._kept_at
+        if done % trainer.spec.save_steps == 0:
+            return True
+        return waited_s >= trainer.tools.machine.checkpoint_every_s
+
+    def keep(self, progress: Progress) -> None:
+        """Write a checkpoint unless this step has one."""
+        if progress.step != self._kept_step:
+            checkpoint.save(self._trainer.tools.scratch, self._state, progress)
+        self._kept_step = progress.step
+        self._kept_at = self._trainer.clock()
+
+
+def _is_out_of_memory(error: BaseException) -> bool:
+    """Tell whether memory ran out; for the CPU torch says so only in words."""
+    import torch
+
+    known = isinstance(error, MemoryError | torch.OutOfMemoryError)
+    return known or "can't allocate memory" in str(error)
 
 
 def _seed(seed: int, step: int) -> int:

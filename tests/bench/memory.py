@@ -231,6 +231,7 @@ def _trainer(case: Case, model: Any, scratch: Path) -> Any:
     from engine import plugin
     from engine.plan.stage import Machine, Tools
     from engine.recipe.model import TrainSpec
+    from engine.training import prepared
     from engine.training.loop import Trainer
     from engine.training.masks import Example
     from tests.training.rows import SETTINGS
@@ -254,6 +255,7 @@ def _trainer(case: Case, model: Any, scratch: Path) -> Any:
             "save_steps": 1000,
         },
     )
+    examples = prepared.Examples([prepared.write(scratch, 0, rows, (), len(rows))])
     tools = Tools(
         seed=0,
         scratch=scratch,
@@ -264,7 +266,7 @@ def _trainer(case: Case, model: Any, scratch: Path) -> Any:
         log=lambda _: None,
         progress=lambda *_: None,
     )
-    return Trainer(model, kit.family, _Pictures(case, kit), rows, training, tools)
+    return Trainer(model, kit.family, _Pictures(case, kit), examples, training, tools)
 
 
 def _ready(case: Case, model: Any) -> Any:

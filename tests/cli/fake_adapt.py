@@ -21,7 +21,7 @@ from tests.runtime.fake_run import WORKER
 def run_fake(plan: Plan, recipe: Path, store: Path, *flags: str) -> int:
     """Run a plan as if the recipe had been compiled to it; return the exit code."""
     args = parsed("run", str(recipe), "--store", str(store), "--threads", "2", *flags)
-    digests = DigestCache(store / "cache" / "digests.json")
+    digests = DigestCache(store / "cache" / "digests")
     planned = Planned(plan, recipe, (), digests)
     return run.run_planned(args, settings.resolve(args, {"HOME": ""}), planned, worker=WORKER)
 

@@ -51,7 +51,7 @@ class Plans:
         self.num_compiled = 0
 
     def __call__(self, *overrides: str):
-        digests = DigestCache(Path("store") / "digests.json")
+        digests = DigestCache(Path("store") / "digests")
 
         def compile_it():
             self.num_compiled += 1

@@ -68,7 +68,7 @@ def hub_facts(**commits: str) -> dict[str, str]:
 
 
 def plan_of(recipe: Path, *overrides: str) -> Plan:
-    return planning.compile_recipe(recipe, overrides, DigestCache(Path("digests.json")))
+    return planning.compile_recipe(recipe, overrides, DigestCache(Path("digests")))
 
 
 def test_a_lock_is_sorted_with_one_fact_a_line_and_follows_its_schema(folder: Path):
@@ -243,7 +243,7 @@ def _said(folder: Path, *overrides: str) -> list[str]:
 
     recipe = folder / "mine.yaml"
     plan = plan_of(recipe, *overrides)
-    planned = Planned(plan, recipe, overrides, DigestCache(Path("digests.json")))
+    planned = Planned(plan, recipe, overrides, DigestCache(Path("digests")))
     with pytest.raises(GateError) as caught:
         frozen.refuse_drift(planned, argparse.Namespace(), {}, reads_models=False)
     return [item.message for item in caught.value.diagnostics]
@@ -266,7 +266,7 @@ def test_a_kept_plan_notices_a_lock_that_appears_changes_or_goes(folder: Path):
 
 def _revision() -> str | None:
     """Return the base's revision in a plan that may have been kept."""
-    digests = DigestCache(Path("digests.json"))
+    digests = DigestCache(Path("digests"))
     plans = compiled.CompiledPlans(compiled.default_folder(os.environ))
     plan = plans.plan(
         Path("mine.yaml"),

@@ -30,7 +30,7 @@ def show(plan: Plan, folder: Path, *flags: str) -> int:
     verb.add_parser(parser.add_subparsers())
     args = parser.parse_args(["plan", "fake.yaml", *flags])
     store = Store(folder / "store")
-    digests = DigestCache(folder / "digests.json")
+    digests = DigestCache(folder / "digests")
     return verb.show(args, Planned(plan, folder / "fake.yaml", (), digests), store)
 
 

@@ -14,6 +14,7 @@ from engine.plan.stage import Plan
 from engine.runtime import runs
 from engine.runtime.store import Store
 from tests.cli.fake_adapt import command, run_fake
+from tests.runtime import test_events as known
 from tests.runtime.fake_stages import PlanBuilder
 from tests.runtime.test_local import num_marks, wait_until
 
@@ -110,17 +111,66 @@ def test_only_runs_a_node_and_what_it_needs(recipe: Path):
     assert list(run.status().nodes) == ["count", "double"]
 
 
-def test_json_is_one_document_on_stdout(recipe: Path, capsys: pytest.CaptureFixture[str]):
+def test_json_is_the_lines_of_the_log_and_then_the_result(
+    recipe: Path, capsys: pytest.CaptureFixture[str]
+):
     code = run_fake(failing(), recipe, recipe.parent / "store", "--json")
 
-    found = json.loads(capsys.readouterr().out)
-    assert code == found["exit_code"] == 3
+    shown = capsys.readouterr()
+    *lines, last = shown.out.splitlines()
+    (run,) = runs.all_runs(Store(recipe.parent / "store"))
+    assert lines == run.events_path.read_text().splitlines()
+    validator = jsonschema_rs.validator_for(known.schema())
+    for line in (*lines, last):
+        validator.validate(json.loads(line))
+    found = json.loads(last)
+    assert (found["type"], found["exit_code"]) == ("result", code) == ("result", 3)
     assert [(node["id"], node["state"]) for node in found["nodes"]] == [
         ("count", "ran"),
         ("fail", "failed"),
     ]
     assert found["failures"][0]["message"] == "there are no rows to read"
     assert found["failures"][0]["line"] == 1
+    assert "fail: FAILED: there are no rows to read" in shown.err  # people read along
+
+
+def test_quiet_json_is_the_result_alone(recipe: Path, capsys: pytest.CaptureFixture[str]):
+    run_fake(fine(), recipe, recipe.parent / "store", "--json", "--quiet")
+
+    shown = capsys.readouterr()
+    assert json.loads(shown.out)["state"] == "finished"
+    assert shown.err == ""
+
+
+def test_a_quiet_run_prints_failures_and_the_end_alone(
+    recipe: Path, capsys: pytest.CaptureFixture[str]
+):
+    run_fake(failing(), recipe, recipe.parent / "store", "--quiet")
+
+    shown = capsys.readouterr()
+    (line,) = shown.out.splitlines()
+    assert line.endswith("fail: FAILED: there are no rows to read")
+    assert "error[stage-failed]: `fail` failed" in shown.err
+
+
+def test_a_reader_that_goes_away_does_not_stop_a_run(tmp_path: Path):
+    build = PlanBuilder()
+    build.add("count")
+    build.add("slow", "count", num_batches=3, batch_s=0.3)
+    for flags in (("--json",), ()):
+        folder = tmp_path / "-".join(("run", *flags))
+        folder.mkdir()
+        (folder / "fake.yaml").write_text(RECIPE)
+        engine = subprocess.Popen(
+            command(build.plan(), folder, *flags), stdout=subprocess.PIPE, stderr=subprocess.PIPE
+        )
+        assert engine.stdout is not None
+        engine.stdout.readline()
+        engine.stdout.close()
+        _, err = engine.communicate(timeout=20)
+
+        (run,) = runs.all_runs(Store(folder / "store"))
+        assert (engine.returncode, run.status().state) == (0, "finished"), err
 
 
 def test_the_facts_of_a_run_fit_their_schema_and_hold_no_environment(

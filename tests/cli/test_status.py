@@ -1,16 +1,22 @@
 from __future__ import annotations
 
 import json
+import subprocess
+import sys
+import time
 from pathlib import Path
 
+import jsonschema_rs
 import pytest
 
 from engine import cli
 from engine.runtime import runs
 from engine.runtime.runs import Run
 from engine.runtime.store import Store
-from tests.cli.fake_adapt import run_fake
+from tests.cli.fake_adapt import command, run_fake
+from tests.runtime import test_events as known
 from tests.runtime.fake_stages import PlanBuilder
+from tests.runtime.test_local import wait_until
 
 
 @pytest.fixture
@@ -68,3 +74,81 @@ def test_following_a_run_that_ended_shows_it_and_returns(
     out = capsys.readouterr().out
     assert "fail: FAILED: there are no rows to read" in out
     assert out.endswith(f"run {run.id}: failed\n")
+
+
+def test_following_with_json_prints_the_lines_of_the_log_and_then_the_status(
+    run: Run, capsys: pytest.CaptureFixture[str]
+):
+    assert status(run, "--follow", "--json") == 0
+    *lines, last = capsys.readouterr().out.splitlines()
+
+    assert lines == run.events_path.read_text().splitlines()
+    assert json.loads(last)["state"] == "failed"
+    jsonschema_rs.validate(known.schema(), json.loads(last))
+
+
+def test_a_store_that_cannot_be_written_is_read(run: Run, capsys: pytest.CaptureFixture[str]):
+    folders = [path for path in (run.path, *run.path.parents[:2]) if path.is_dir()]
+    before = {path: sorted(path.rglob("*")) for path in folders}
+    for path in folders:
+        path.chmod(0o555)
+    try:
+        for words in ((), ("--json",), ("--follow",), ("--logs", "fail", "--follow")):
+            assert status(run, *words) == 0
+    finally:
+        for path in folders:
+            path.chmod(0o755)
+
+    assert {path: sorted(path.rglob("*")) for path in folders} == before
+
+
+def test_a_damaged_log_still_tells_where_a_run_stands(run: Run, capsys: pytest.CaptureFixture[str]):
+    lines = run.events_path.read_bytes().splitlines(keepends=True)
+    lines[1:1] = [b'{"type": "node_teleported", "time": 1.0}\n', b'\xff\x00{"type"\n']
+    run.events_path.write_bytes(b"".join(lines) + b'{"type": "run_fin')
+
+    assert status(run) == 0
+    out = capsys.readouterr().out
+    assert out.startswith(f"run {run.id}: failed\n")
+    assert "2 lines of its log could not be read" in out
+
+
+def test_the_log_of_a_node_that_runs_is_followed_to_its_end(tmp_path: Path):
+    build = PlanBuilder()
+    build.add("slow", num_batches=8, batch_s=0.2)
+    (tmp_path / "fake.yaml").write_text("recipe: 1\n")
+    engine = subprocess.Popen(command(build.plan(), tmp_path), stdout=subprocess.DEVNULL)
+    wait_until(lambda: bool(list(tmp_path.glob("store/runs/*/logs/slow.log"))))
+    (found,) = runs.all_runs(Store(tmp_path / "store"))
+    halves = "à la fin\n".encode()
+    words = ["status", "--logs", "slow", "--follow", "--store", str(tmp_path / "store")]
+    follower = subprocess.Popen(
+        [sys.executable, "-m", "engine.cli", *words], stdout=subprocess.PIPE, text=True
+    )
+    for part in (halves[:1], halves[1:]):
+        with found.log_path("slow").open("ab") as log:
+            log.write(part)
+        time.sleep(0.7)
+    out, _ = follower.communicate(timeout=20)
+
+    assert engine.wait(20) == follower.returncode == 0
+    assert out == "à la fin\n"
+
+
+def test_a_run_that_goes_on_is_followed_without_a_word_to_it(tmp_path: Path):
+    build = PlanBuilder()
+    build.add("slow", num_batches=6, batch_s=0.2)
+    build.add("double", "slow")
+    (tmp_path / "fake.yaml").write_text("recipe: 1\n")
+    engine = subprocess.Popen(command(build.plan(), tmp_path), stdout=subprocess.DEVNULL)
+    wait_until(lambda: bool(list(tmp_path.glob("store/runs/*/events.jsonl"))))
+    words = ["status", "--follow", "--json", "--store", str(tmp_path / "store")]
+    follower = subprocess.run(
+        [sys.executable, "-m", "engine.cli", *words], capture_output=True, text=True, timeout=30
+    )
+
+    assert engine.wait(20) == 0
+    (found,) = runs.all_runs(Store(tmp_path / "store"))
+    *lines, last = follower.stdout.splitlines()
+    assert lines == found.events_path.read_text().splitlines()
+    assert json.loads(last)["state"] == "finished"

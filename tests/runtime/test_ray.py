@@ -2,13 +2,11 @@ from __future__ import annotations
 
 import itertools
 import json
-import os
 import signal
 import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
-from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -23,53 +21,10 @@ from engine.runtime.store import Store
 from tests.runtime import fake_run
 from tests.runtime.fake_run import execute, states
 from tests.runtime.fake_stages import PlanBuilder
+from tests.runtime.ray_nodes import WARNINGS, Nodes, workers
 
 pytest.importorskip("ray")
-pytestmark = [
-    pytest.mark.ray,
-    pytest.mark.filterwarnings("ignore::ResourceWarning"),  # of Ray's own sockets and logs
-    pytest.mark.filterwarnings("ignore::DeprecationWarning"),
-    pytest.mark.filterwarnings("ignore::FutureWarning"),
-]
-os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
-
-
-class Nodes:
-    """A cluster on this machine: a head that runs nothing, and nodes that come and go."""
-
-    def __init__(self) -> None:
-        from ray.cluster_utils import Cluster
-
-        # A lost node is to be noticed in two seconds, not in a quarter of a minute.
-        quick = {"health_check_period_ms": 500, "health_check_failure_threshold": 4}
-        head = {"num_cpus": 0, "object_store_memory": 10**8, "include_dashboard": False}
-        self._cluster = Cluster(True, head_node_args={**head, "_system_config": quick})
-        self.address = self._cluster.address
-        self.nodes = []
-
-    def add(self, num_cpus: int = 1, **more: int):
-        self.nodes.append(
-            self._cluster.add_node(num_cpus=num_cpus, object_store_memory=10**8, **more)
-        )
-        return self.nodes[-1]
-
-    def kill(self, node) -> None:
-        self.nodes.remove(node)
-        self._cluster.remove_node(node, allow_graceful=False)
-
-    def host_of_worker(self):
-        """Return the node that runs the only process of a stage."""
-        (worker,) = workers()
-        ancestors = list(parents(worker))
-        (found,) = [
-            node
-            for node in self.nodes
-            if any(process.pid in ancestors for _, process in node.live_processes())
-        ]
-        return found
-
-    def close(self) -> None:
-        self._cluster.shutdown()
+pytestmark = [pytest.mark.ray, *map(pytest.mark.filterwarnings, WARNINGS)]
 
 
 @pytest.fixture(scope="module")
@@ -121,23 +76,6 @@ def marks(tmp_path: Path) -> list[str]:
 
 def events(run: Run) -> list[dict[str, Any]]:
     return [json.loads(line) for line in run.events_path.read_text().splitlines()]
-
-
-def workers() -> list[int]:
-    """Return the processes of stages that this user runs on the cluster."""
-    found = []
-    for path in Path("/proc").glob("[0-9]*/cmdline"):
-        with suppress(OSError):
-            if b"fake_worker.py" in path.read_bytes() and b"adapt-ray-" in path.read_bytes():
-                found.append(int(path.parent.name))
-    return found
-
-
-def parents(pid: int) -> Iterator[int]:
-    while pid > 1:
-        fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
-        pid = int(fields[1])
-        yield pid
 
 
 def contents(plan: Plan, root: Path) -> dict[str, str]:
@@ -240,7 +178,8 @@ def test_a_node_that_dies_in_the_middle_costs_at_most_one_batch(tmp_path: Path, 
             and not lost
         ):
             lost.append("node")
-            nodes.kill(nodes.host_of_worker())
+            (worker,) = workers()
+            nodes.kill(nodes.host_of(worker))
 
     run, outcome = execute(plan, tmp_path / "store", ray=nodes.address, watch=lose)
     nodes.add()

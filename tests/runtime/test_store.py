@@ -14,7 +14,6 @@ import pytest
 from engine import package_data
 from engine.plan.stage import Node
 from engine.runtime import locks
-from engine.runtime.digests import DigestCache
 from engine.runtime.locks import KeyLock
 from engine.runtime.store import SEALED_NS, Store
 from tests.runtime.fake_stages import PlanBuilder
@@ -262,34 +261,3 @@ def die_at_last(event, args):
 sys.addaudithook(die_at_last)
 publish(Store(Path(sys.argv[1])), node())
 """
-
-
-def test_a_digest_is_remembered_until_the_file_changes(tmp_path: Path):
-    path = tmp_path / "weights.bin"
-    path.write_text("one")
-    os.utime(path, (1, 1))
-    cache = DigestCache(tmp_path / "cache.json")
-    first = cache.digest_file(path)
-    path.write_text("two")
-
-    assert cache.digest_file(path) != first
-
-
-def test_a_file_that_was_written_a_moment_ago_is_not_remembered(tmp_path: Path):
-    path = tmp_path / "weights.bin"
-    path.write_text("one")
-    cache = DigestCache(tmp_path / "cache.json")
-    cache.digest_file(path)
-    cache.save()
-
-    assert not (tmp_path / "cache.json").exists()
-
-
-def test_digests_survive_the_process(tmp_path: Path):
-    source = Path(json.__file__)  # a file that has been still for long
-    cache = DigestCache(tmp_path / "cache.json")
-    digest = cache.digest_file(source)
-    cache.save()
-
-    assert json.loads((tmp_path / "cache.json").read_text())[str(source.absolute())][-1] == digest
-    assert DigestCache(tmp_path / "cache.json").digest_file(source) == digest

@@ -7,7 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from tests.stages.killing import CASES, NUM_KILLS, SHARD
+from tests.stages.killing import NUM_KILLS, SHARD
+from tests.stages.shard_cases import CASES
 
 
 @pytest.mark.parametrize("name", CASES)

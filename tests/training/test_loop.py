@@ -31,6 +31,7 @@ def base(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def job(base: Path, **settings) -> Job:
     spec = plugin.bind(TrainSpec, {**SETTINGS, **settings})
     return Job(
+        name="base",
         model=str(base),
         revision=None,
         trust_remote_code=False,
