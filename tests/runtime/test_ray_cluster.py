@@ -2,14 +2,22 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 from typing import Any
 
+import pytest
+
 import engine
+from engine.plan.stage import Machine
 from engine.runtime import ray_cluster
+from engine.runtime.gpus import GpuLocks
 from engine.runtime.machine import Settings
 from engine.runtime.ray_cluster import RayMachine
 from engine.runtime.ray_node import NodeProcess, Order
+from engine.runtime.worker import Job
+from tests.runtime.fake_run import WORKER
+from tests.runtime.fake_stages import PlanBuilder
 
 SETTINGS = Settings(store=Path("store"), threads=0, device="cuda")
 HEAD = RayMachine("head", 4, 0, 8.0)
@@ -85,3 +93,24 @@ def test_a_machine_with_another_engine_starts_nothing_and_says_so(tmp_path: Path
     (message,) = news.messages
     assert f"has adapt {engine.__version__}, this run is of 0.0.1" in message["message"]
     assert message["transient"] is None
+
+
+def test_a_gpu_that_another_run_of_the_machine_holds_is_waited_for(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "held-by-a-test")
+    build = PlanBuilder()
+    build.add("on_gpu", batch_s=0.0, marks=str(tmp_path / "marks"))
+    job = Job(build.nodes[0], tmp_path / "store", {}, Machine(), tmp_path)
+    process = NodeProcess(Order(engine.__version__, job.to_json(), WORKER, 1, SETTINGS))
+    held = GpuLocks(["held-by-a-test"]).take([0])
+
+    assert process.news(0.05).messages == ({"type": "waiting"},)
+    os.close(held[0])
+    news, said = process.news(0.05), []
+    assert news.pid > 0
+    while news.end is None:
+        news = process.news(1.0)
+        said += [message["type"] for message in news.messages]
+    assert said[-1] == "finished"
+    assert (tmp_path / "marks").read_text().startswith("held-by-a-test ")
