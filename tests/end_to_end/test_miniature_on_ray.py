@@ -38,7 +38,7 @@ def test_a_node_lost_in_the_middle_of_each_stage_changes_no_digest(tmp_path: Pat
     run = subprocess.Popen(
         command("run", "mine.yaml", *small(), "--store", "on_ray", *on_ray), cwd=tmp_path
     )
-    lost = lose_a_node_in_each_stage(run, nodes)
+    lost = lose_a_node_in_each_stage(run, nodes, tmp_path)
 
     assert run.returncode == 0
     assert lost == STAGES | {"evaluate"}
@@ -47,19 +47,20 @@ def test_a_node_lost_in_the_middle_of_each_stage_changes_no_digest(tmp_path: Pat
     assert contents(tmp_path / "on_ray") == contents(tmp_path / "here")
 
 
-def lose_a_node_in_each_stage(run: subprocess.Popen[bytes], nodes: Nodes) -> set[str]:
+def lose_a_node_in_each_stage(run: subprocess.Popen[bytes], nodes: Nodes, root: Path) -> set[str]:
     """Kill the node below each stage once, and put another in its place; return the stages."""
     lost: set[str] = set()
     began: dict[int, float] = {}
     while run.poll() is None:
         time.sleep(0.1)
-        for worker, node_id in workers().items():
+        for worker, node_id in workers(root).items():
             stage = node_id.split("/")[0].split(".")[0]
             if time.monotonic() - began.setdefault(worker, time.monotonic()) < MIDDLE_S:
                 continue
-            if stage not in lost:
+            host = nodes.host_of(worker)
+            if stage not in lost and host is not None:
                 lost.add(stage)
-                nodes.kill(nodes.host_of(worker))
+                nodes.kill(host)
                 nodes.add()
                 break
     return lost

@@ -178,7 +178,7 @@ def test_a_node_that_dies_in_the_middle_costs_at_most_one_batch(tmp_path: Path, 
             and not lost
         ):
             lost.append("node")
-            (worker,) = workers()
+            (worker,) = workers(tmp_path)
             nodes.kill(nodes.host_of(worker))
 
     run, outcome = execute(plan, tmp_path / "store", ray=nodes.address, watch=lose)
@@ -202,7 +202,7 @@ def test_a_run_whose_driver_was_killed_goes_on_and_does_no_batch_twice(
     wait_until(lambda: len(marks(tmp_path)) >= 3)
     driver.kill()
     driver.wait()
-    wait_until(lambda: not workers(), timeout_s=15)
+    wait_until(lambda: not workers(tmp_path), timeout_s=15)
     done_before = len(marks(tmp_path))
 
     assert done_before < 12
@@ -222,7 +222,7 @@ def test_a_run_that_is_told_to_stop_leaves_no_process_on_the_nodes(tmp_path: Pat
 
     assert driver.wait(timeout=15) == 128 + signal.SIGTERM
     assert time.monotonic() - began < 10
-    assert not workers()
+    assert not workers(tmp_path)
 
 
 @pytest.mark.slow
@@ -236,7 +236,7 @@ def test_a_node_that_joins_is_used(tmp_path: Path, nodes: Nodes):
     def join(event: Event) -> None:
         if not joined:
             joined.append(nodes.add(num_cpus=3))
-        most[0] = max(most[0], len(workers()))
+        most[0] = max(most[0], len(workers(tmp_path)))
 
     _, outcome = execute(build.plan(), tmp_path, threads=0, ray=nodes.address, watch=join)
     nodes.kill(joined[0])
