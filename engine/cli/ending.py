@@ -95,8 +95,9 @@ def _command(session: Session, more: Sequence[str] = ()) -> str:
     words = ["adapt", "run", session.args.recipe]
     for override in session.args.overrides:
         words += ["--set", override]
-    if session.args.store:
-        words += ["--store", session.args.store]
+    for name in ("store", "executor", "ray_address"):
+        if getattr(session.args, name):
+            words += [f"--{name.replace('_', '-')}", getattr(session.args, name)]
     return shlex.join([*words, *more])
 
 

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, TextIO
 
 from engine import __version__
-from engine.cli import ending, kept, planning, settings, tables
+from engine.cli import ending, executors, kept, planning, settings, tables
 from engine.cli.planning import Planned
 from engine.diagnostics import Diagnostic, ExitCode, RequestError
 from engine.plan import graph
@@ -73,11 +73,13 @@ def add_parser(subparsers: Any) -> None:
         "people look at goes to stderr; with --quiet the result alone",
     )
     settings.add_flags(parser)
+    executors.add_flags(parser)
 
 
 def run(args: argparse.Namespace) -> int:
     """Run a recipe; return the exit code."""
     machine = settings.resolve(args, os.environ)
+    executors.refuse_stray_flags(args, machine)
     planned = planning.requested(
         args.recipe, args.overrides, opening.open_store(machine.store, machine.remote)
     )
@@ -85,6 +87,8 @@ def run(args: argparse.Namespace) -> int:
         from engine.cli import frozen
 
         frozen.refuse_drift(planned, args, os.environ, reads_models=True)
+    if machine.executor in executors.JOB_FILES:
+        return executors.write_job_file(args, machine, planned)
     return run_planned(args, machine, planned, worker=worker_command(Path.cwd()))
 
 
@@ -225,11 +229,12 @@ def _value(figure: Figure | None) -> float:
 
 def _execute(session: Session, is_cached: bool, prospect: Prospect) -> Outcome:
     from engine.runtime.executor import Executor
-    from engine.runtime.local import LocalLauncher
 
+    launcher = executors.launcher(
+        session.settings, session.worker, session.run.path, has_work=not is_cached
+    )
     audience = _audience(session, is_cached, prospect.expected_s)
     tracked = [] if is_cached else _begin_trackers(session)
-    launcher = LocalLauncher(session.settings, session.worker, session.run.path)
     try:
         return Executor(
             plan=session.plan,

@@ -24,8 +24,11 @@ if TYPE_CHECKING:
     from engine.runtime.store import Store
 
 NUM_RETRIES = 3
-_NAMES = ("store", "executor", "threads", "retries", "device", "offline", "python", "trackers")
-_CHOICES = {"executor": ("local",), "device": ("auto", "cpu", "cuda")}
+_NAMES = (
+    "store", "executor", "ray_address", "threads", "retries", "device", "offline", "python",
+    "trackers",
+)  # fmt: skip
+_CHOICES = {"executor": ("local", "ray", "slurm", "skypilot"), "device": ("auto", "cpu", "cuda")}
 _BOOLS = {"1": True, "true": True, "yes": True, "0": False, "false": False, "no": False}
 
 
@@ -41,7 +44,14 @@ def add_flags(parser: argparse.ArgumentParser) -> None:
     """Add the flags of all machine settings."""
     add_store_flag(parser)
     group = parser.add_argument_group("machine settings of a run")
-    group.add_argument("--executor", choices=_CHOICES["executor"], help="what runs the nodes")
+    group.add_argument(
+        "--executor",
+        choices=_CHOICES["executor"],
+        help="what runs the nodes [local]; slurm and skypilot: write a job file, run nothing",
+    )
+    group.add_argument(
+        "--ray-address", metavar="HOST:PORT", help="of a Ray cluster; or `local`: start one [auto]"
+    )
     group.add_argument("--threads", metavar="N", help="cores to use [all]")
     group.add_argument(
         "--retries", metavar="N", help="tries of a node after a lost connection or process [3]"
@@ -117,22 +127,26 @@ def resolve(args: argparse.Namespace, environ: Mapping[str, str]) -> Settings:
     given = {name: _first(name, args, environ, user) for name in _NAMES if name != "python"}
     for name, choices in _CHOICES.items():
         _check_choice(name, given[name], choices, problems)
-    threads = _threads(given["threads"], problems)
+    executor = given["executor"] or "local"
+    threads = _threads(given["threads"], problems, unset=None if executor == "local" else 0)
     retries = _retries(given["retries"], problems)
     is_offline = _is_true(given["offline"], problems)
     trackers = _trackers(given["trackers"], problems)
     gpus = machine.num_gpus(environ.get("CUDA_VISIBLE_DEVICES")) if given["device"] != "cpu" else 0
-    if given["device"] == "cuda" and not gpus:
+    # Elsewhere than here there may be GPUs, and other cores.
+    has_gpus = bool(gpus) or (executor != "local" and given["device"] != "cpu")
+    if given["device"] == "cuda" and not has_gpus:
         problems.append(_wrong("device", "this machine has no NVIDIA GPU", "use `--device cpu`"))
     if problems:
         raise RequestError(*problems)
     return Settings(
         store=store_path(args, environ),
         remote=remote_url(args, environ),
-        executor=given["executor"] or "local",
+        executor=executor,
+        ray_address=str(given["ray_address"] or "auto"),
         threads=threads,
         retries=retries,
-        device="cuda" if gpus else "cpu",
+        device="cuda" if has_gpus else "cpu",
         num_gpus=gpus,
         is_offline=is_offline,
         pythons=pythons,
@@ -149,7 +163,9 @@ def _first(
     return environ.get(f"ADAPT_{name.upper()}") or user.get(name)
 
 
-def _threads(value: Any, problems: list[Diagnostic]) -> int:
+def _threads(value: Any, problems: list[Diagnostic], *, unset: int | None) -> int:
+    if value is None and unset is not None:
+        return unset
     if value is None:
         from engine.runtime import machine
 

@@ -165,7 +165,7 @@ def threads_of(node: Node, capacity: Capacity) -> int:
     machines = capacity.machines or ((capacity.threads, capacity.num_gpus),)
     if node.needs.accelerator and capacity.num_gpus > 0:
         shares = [threads // (gpus + 1) for threads, gpus in machines if gpus and threads]
-        return max(1, min(shares, default=1))
+        return max(1, min(shares, default=1))  # what each of them can give
     widest = min(capacity.threads, max(threads for threads, _ in machines))
     return max(1, widest - 1) if node.needs.all_threads else 1
 
