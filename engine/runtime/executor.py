@@ -415,12 +415,13 @@ def _describe(end: End) -> str:
 
 @contextmanager
 def _signals_into(received: list[int]) -> Iterator[None]:
-    """Collect SIGINT and SIGTERM in a list instead of dying of them."""
+    """Collect SIGINT, SIGTERM and, unless it is ignored (nohup), SIGHUP instead of dying of them."""
 
     def note(number: int, frame: FrameType | None) -> None:
         received.append(number)
 
-    numbers = (signal.SIGINT, signal.SIGTERM)
+    is_ignored = signal.getsignal(signal.SIGHUP) is signal.SIG_IGN
+    numbers = (signal.SIGINT, signal.SIGTERM, *(() if is_ignored else (signal.SIGHUP,)))
     before = {number: signal.signal(number, note) for number in numbers}
     try:
         yield
