@@ -40,7 +40,7 @@ def add_parser(subparsers: Any) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Print the report."""
-    store = Store(settings.store_path(args, os.environ))
+    store = settings.open_store(args, os.environ)
     if len(args.runs) > 1:
         return _rank([chosen_run(store, name) for name in args.runs], store, as_json=args.json)
     found = _newest_reported(store, args)
