@@ -249,6 +249,7 @@ def test_a_killed_engine_costs_at_most_one_batch_and_leaves_no_process(tmp_path:
     engine.wait()
     (dead,) = runs.all_runs(Store(tmp_path / "store"))
     assert dead.status().state == "killed"
+    assert "running" not in {node.state for node in dead.status().nodes.values()}
 
     run, _ = execute(plan, tmp_path / "store")
 
