@@ -6,7 +6,7 @@ BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check
 export OMP_WAIT_POLICY := PASSIVE
 
-.PHONY: quickstart test test-all stamps pocket vllm-env test-vllm test-editor chaos golden clean
+.PHONY: quickstart test test-all stamps pocket vllm-env test-vllm test-editor test-ray chaos golden clean
 
 quickstart: $(VENV)/.user
 	$(BIN)/adapt run recipes/quickstart.yaml
@@ -87,6 +87,10 @@ $(EDITOR_ENV)/.done:
 
 test-editor: $(VENV)/.dev $(EDITOR_ENV)/.done
 	ADAPT_YAML_LANGUAGE_SERVER="node $(EDITOR_SERVER)" $(BIN)/python -m pytest -m editor
+
+# Two Ray nodes on this machine that die, join and lose their driver. The short ones run in `make test`.
+test-ray: $(VENV)/.dev
+	$(BIN)/python -m pytest -m ray
 
 # Kills, damage, full disks and clock jumps over and over; each round must end as if nothing had been.
 CHAOS_ROUNDS ?= 200

@@ -6,6 +6,7 @@ The user file is `~/.config/adapt/config.yaml`, with the names of the flags:
     threads: 16
     offline: true
     python: {vllm: /opt/vllm/bin/python}
+    trackers: [tensorboard]
 """
 
 from __future__ import annotations
@@ -20,24 +21,37 @@ from engine.diagnostics import Diagnostic, RequestError, nearest
 
 if TYPE_CHECKING:
     from engine.runtime.machine import Settings
+    from engine.runtime.store import Store
 
 NUM_RETRIES = 3
-_NAMES = ("store", "executor", "threads", "retries", "device", "offline", "python")
-_CHOICES = {"executor": ("local",), "device": ("auto", "cpu", "cuda")}
+_NAMES = (
+    "store", "executor", "ray_address", "threads", "retries", "device", "offline", "python",
+    "trackers",
+)  # fmt: skip
+_CHOICES = {"executor": ("local", "ray", "slurm", "skypilot"), "device": ("auto", "cpu", "cuda")}
 _BOOLS = {"1": True, "true": True, "yes": True, "0": False, "false": False, "no": False}
 
 
 def add_store_flag(parser: argparse.ArgumentParser) -> None:
     """Add `--store`, which every verb that looks at runs has."""
     group = parser.add_argument_group("machine settings (never in a recipe)")
-    group.add_argument("--store", metavar="FOLDER", help="where artifacts and runs are [.adapt]")
+    group.add_argument(
+        "--store", metavar="FOLDER|URL", help="where artifacts are: a folder or s3://... [.adapt]"
+    )
 
 
 def add_flags(parser: argparse.ArgumentParser) -> None:
     """Add the flags of all machine settings."""
     add_store_flag(parser)
     group = parser.add_argument_group("machine settings of a run")
-    group.add_argument("--executor", choices=_CHOICES["executor"], help="what runs the nodes")
+    group.add_argument(
+        "--executor",
+        choices=_CHOICES["executor"],
+        help="what runs the nodes [local]; slurm and skypilot: write a job file, run nothing",
+    )
+    group.add_argument(
+        "--ray-address", metavar="HOST:PORT", help="of a Ray cluster; or `local`: start one [auto]"
+    )
     group.add_argument("--threads", metavar="N", help="cores to use [all]")
     group.add_argument(
         "--retries", metavar="N", help="tries of a node after a lost connection or process [3]"
@@ -52,13 +66,48 @@ def add_flags(parser: argparse.ArgumentParser) -> None:
         action="append",
         help="the interpreter of a backend that lives in an environment of its own",
     )
+    group.add_argument(
+        "--tracker",
+        dest="trackers",
+        action="append",
+        metavar="NAME",
+        help="also tell a tracker of the run: tensorboard, wandb, mlflow, trackio; repeatable",
+    )
 
 
 def store_path(args: argparse.Namespace, environ: Mapping[str, str]) -> Path:
-    """Return the folder of the store, for verbs that need nothing else."""
-    if args.store or environ.get("ADAPT_STORE"):
-        return Path(args.store or environ["ADAPT_STORE"])
-    return Path(str(_user_file(environ).get("store", STORE))).expanduser()
+    """Return the folder of the store; of a shared store, the one before it on this machine."""
+    named = _named_store(args, environ)
+    if not is_url(named):
+        return Path(named).expanduser()
+    import hashlib
+
+    home = environ.get("XDG_CACHE_HOME") or str(Path(environ.get("HOME", "~")) / ".cache")
+    digest = hashlib.sha256(named.rstrip("/").encode()).hexdigest()[:16]
+    return Path(home).expanduser() / "adapt" / "stores" / digest
+
+
+def open_store(args: argparse.Namespace, environ: Mapping[str, str]) -> Store:
+    """Return the store that was named, for verbs that need nothing else."""
+    from engine.runtime import opening
+
+    return opening.open_store(store_path(args, environ), remote_url(args, environ))
+
+
+def remote_url(args: argparse.Namespace, environ: Mapping[str, str]) -> str:
+    """Return the URL of a shared store, or nothing."""
+    named = _named_store(args, environ)
+    return named if is_url(named) else ""
+
+
+def is_url(named: str) -> bool:
+    """Tell whether a store is named by a URL, such as `s3://bucket/folder`."""
+    return "://" in named
+
+
+def _named_store(args: argparse.Namespace, environ: Mapping[str, str]) -> str:
+    named = args.store or environ.get("ADAPT_STORE")
+    return str(named or _user_file(environ).get("store", STORE))
 
 
 def interpreter(backend: str, args: argparse.Namespace, environ: Mapping[str, str]) -> str | None:
@@ -78,23 +127,30 @@ def resolve(args: argparse.Namespace, environ: Mapping[str, str]) -> Settings:
     given = {name: _first(name, args, environ, user) for name in _NAMES if name != "python"}
     for name, choices in _CHOICES.items():
         _check_choice(name, given[name], choices, problems)
-    threads = _threads(given["threads"], problems)
+    executor = given["executor"] or "local"
+    threads = _threads(given["threads"], problems, unset=None if executor == "local" else 0)
     retries = _retries(given["retries"], problems)
     is_offline = _is_true(given["offline"], problems)
+    trackers = _trackers(given["trackers"], problems)
     gpus = machine.num_gpus(environ.get("CUDA_VISIBLE_DEVICES")) if given["device"] != "cpu" else 0
-    if given["device"] == "cuda" and not gpus:
+    # Elsewhere than here there may be GPUs, and other cores.
+    has_gpus = bool(gpus) or (executor != "local" and given["device"] != "cpu")
+    if given["device"] == "cuda" and not has_gpus:
         problems.append(_wrong("device", "this machine has no NVIDIA GPU", "use `--device cpu`"))
     if problems:
         raise RequestError(*problems)
     return Settings(
         store=store_path(args, environ),
-        executor=given["executor"] or "local",
+        remote=remote_url(args, environ),
+        executor=executor,
+        ray_address=str(given["ray_address"] or "auto"),
         threads=threads,
         retries=retries,
-        device="cuda" if gpus else "cpu",
+        device="cuda" if has_gpus else "cpu",
         num_gpus=gpus,
         is_offline=is_offline,
         pythons=pythons,
+        trackers=trackers,
     )
 
 
@@ -107,7 +163,9 @@ def _first(
     return environ.get(f"ADAPT_{name.upper()}") or user.get(name)
 
 
-def _threads(value: Any, problems: list[Diagnostic]) -> int:
+def _threads(value: Any, problems: list[Diagnostic], *, unset: int | None) -> int:
+    if value is None and unset is not None:
+        return unset
     if value is None:
         from engine.runtime import machine
 
@@ -123,6 +181,21 @@ def _retries(value: Any, problems: list[Diagnostic]) -> int:
         problems.append(_wrong("retries", f"'{value}' is not a number", "use 0 or more"))
         return 0
     return NUM_RETRIES if value is None else int(value)
+
+
+def _trackers(value: Any, problems: list[Diagnostic]) -> tuple[str, ...]:
+    if not value:
+        return ()
+    from engine.cli.trackers import NAMES
+
+    words = ",".join([value] if isinstance(value, str) else map(str, value)).split(",")
+    found = tuple(dict.fromkeys(word.strip() for word in words if word.strip()))
+    for name in found:
+        if name not in NAMES:
+            close = nearest(name, NAMES)
+            hint = f"did you mean `{close}`?" if close else f"use one of {', '.join(NAMES)}"
+            problems.append(_wrong("tracker", f"'{name}' is not known", hint))
+    return found
 
 
 def _is_true(value: Any, problems: list[Diagnostic]) -> bool:

@@ -43,7 +43,7 @@ def add_parser(subparsers: Any) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Print the status of a run."""
-    store = Store(settings.store_path(args, os.environ))
+    store = settings.open_store(args, os.environ)
     found = chosen_run(store, args.run)
     if args.logs is not None:
         return _print_log(found, args.logs, follow=args.follow)
@@ -95,19 +95,23 @@ def _follow(run: Run, store: Store, *, as_json: bool) -> int:
     """Show events as they come, until the run ends. Takes no lock and writes nothing."""
     from engine.cli import terminal
 
-    shown = overview.of_plan(run.plan(), store)
+    shown = overview.of_plan(overview.plan_of(run), store)
     view = None if as_json else terminal.display(sys.stdout, shown)
     log = LogReader(run.events_path)
     # What is long over is not told step by step, but to a machine.
     found = log.every() if as_json else log.latest()
+    # Of many nodes only what comes is told, where every word is a line.
+    is_past = isinstance(view, terminal.Lines) and len(shown.plan.nodes) > tables.MAX_NODES
     try:
         while True:
             for event in found:
-                if view is not None:
+                if view is not None and not is_past:
                     view.handle(event)
                 else:
                     shown.add(event)
+                if as_json:
                     print(line_of(event), end="")
+            is_past = False
             sys.stdout.flush()
             state = runs.alive_or_killed(shown.status()).state
             if state != "running":
@@ -125,7 +129,7 @@ def _follow(run: Run, store: Store, *, as_json: bool) -> int:
 
 
 def _print_log(run: Run, node_id: str, *, follow: bool) -> int:
-    ids = [node.id for node in run.plan().nodes]
+    ids = list(run.status().nodes) or [node.id for node in overview.plan_of(run).nodes]
     if node_id not in ids:
         close = nearest(node_id, ids)
         hint = f"`{close}` is close" if close else None

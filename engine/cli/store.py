@@ -66,7 +66,7 @@ def _add(doing: Any, name: str, what: str) -> argparse.ArgumentParser:
 
 def run(args: argparse.Namespace) -> int:
     """Do what was asked; return the exit code."""
-    store = Store(settings.store_path(args, os.environ))
+    store = settings.open_store(args, os.environ)
     verbs: Mapping[str, Callable[[argparse.Namespace, Store], int]] = {
         "gc": _gc,
         "verify": _verify,

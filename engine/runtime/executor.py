@@ -156,11 +156,19 @@ class Executor:
                 continue
             num_ready = sum(1 for _ in self._frontier.ready())
             demand = self.demands.get(node.id, scheduler.NOTHING)
-            num_parts = scheduler.num_parts(node, num_ready, running, capacity, demand)
+            num_parts = min(
+                scheduler.num_parts(node, num_ready, running, capacity, demand),
+                scheduler.num_parts_worth(self._most_rows(node)),
+            )
             self._frontier.take(node.id)
             work = self._works[node.id] = Work(node, num_parts)
             while work.has_next(time.monotonic()) and self._start_next(work):
                 pass
+
+    def _most_rows(self, node: Node) -> float | None:
+        """Return the largest number of rows that a node is given; None: it reads a source."""
+        given = (a for labels in self._parents(node).values() for a in labels.values())
+        return max((n for a in given for n in a.manifest.counts.values()), default=None)
 
     def _is_done_elsewhere(self, node: Node) -> bool:
         """Take the result of another run that was at work on the same node."""
@@ -199,13 +207,13 @@ class Executor:
         job = Job(
             node=node,
             store=self.store.root.resolve(),
+            remote=self.settings.remote,
             inputs={
                 port: {label: artifact.manifest.key for label, artifact in labels.items()}
                 for port, labels in self._parents(node).items()
             },
             machine=Machine(
                 num_threads=placement.threads,
-                num_workers=placement.threads,
                 device="cuda" if placement.gpus else "cpu",
                 num_devices=max(1, len(placement.gpus)),
                 is_offline=self.settings.is_offline,

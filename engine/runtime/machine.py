@@ -13,7 +13,8 @@ from pathlib import Path
 class Settings:
     """Machine settings, resolved: flags, then `ADAPT_*`, then the user file, then defaults."""
 
-    store: Path
+    store: Path  # a folder; of a shared store, the one before it
+    remote: str = ""  # URL of a shared store
     executor: str = "local"
     ray_address: str = "auto"  # of the cluster, where the executor is Ray
     threads: int = 1  # cores this run may use, 0: all of a cluster; see scheduler.threads_of
@@ -23,6 +24,7 @@ class Settings:
     num_gpus: int = 0
     is_offline: bool = False
     pythons: Mapping[str, str] = field(default_factory=dict)  # backend -> interpreter
+    trackers: tuple[str, ...] = ()  # told of the run; never needed for it
 
 
 def num_cores() -> int:

@@ -44,13 +44,18 @@ class RayLauncher:
     _started: list[RayWorker] = field(default_factory=list)
 
     def connect(self) -> None:
-        """Connect to the cluster, before anything else. Raises RequestError where it cannot."""
+        """Connect to the cluster. Raises RequestError where it cannot.
+
+        Called before a run that has work to do; another connects if it finds some after all.
+        """
         self._ray = ray_cluster.connect(self.settings.ray_address, self.settings)
         # `max_concurrency`: a signal must get through while the driver waits for news.
         self._actor = self._ray.remote(max_concurrency=3, max_restarts=0)(NodeProcess)
 
     def machines(self) -> Sequence[RayMachine]:
         """Return the machines of the cluster as they are about now; later ones are found too."""
+        if self._ray is None:
+            self.connect()
         now = time.monotonic()
         if now - self._looked_at > LOOK_EVERY_S:
             self._looked_at = now

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import os
+import secrets
 import signal
 import socket
 import sys
@@ -63,19 +64,12 @@ def connect(address: str, settings: Settings) -> Any:
     # Before the import, which reads them. Nobody is told that this run exists.
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
     os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
+    own = _own_cluster(settings) if address == LOCAL else {}
     try:
         import ray
     except ImportError as error:
         hint = "pip install 'adapt-mllm[ray]', here and on the machines of the cluster"
         raise RequestError(Diagnostic("no-ray", f"Ray is missing: {error}", hint=hint)) from error
-    own: dict[str, Any] = {}
-    if address == LOCAL:
-        own = {
-            "num_cpus": settings.threads or None,
-            "num_gpus": settings.num_gpus,
-            "object_store_memory": OBJECT_STORE_BYTES,
-            "include_dashboard": False,
-        }
     try:
         with _own_signals():
             ray.init(
@@ -88,6 +82,19 @@ def connect(address: str, settings: Settings) -> Any:
     except (ConnectionError, RuntimeError, ValueError, TimeoutError) as error:
         raise RequestError(_refusal(address, error)) from error
     return ray
+
+
+def _own_cluster(settings: Settings) -> dict[str, Any]:
+    """Return the settings of a cluster for this run alone, whose key nobody else has."""
+    # Without them Ray would put a key into the user's home, and say so.
+    os.environ.setdefault("RAY_AUTH_MODE", "token")
+    os.environ.setdefault("RAY_AUTH_TOKEN", secrets.token_hex(32))
+    return {
+        "num_cpus": settings.threads or None,
+        "num_gpus": settings.num_gpus,
+        "object_store_memory": OBJECT_STORE_BYTES,
+        "include_dashboard": False,
+    }
 
 
 def _check_address(address: str) -> None:

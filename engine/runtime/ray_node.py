@@ -23,6 +23,7 @@ from typing import Any
 import engine
 from engine.runtime import child, local
 from engine.runtime.child import End, Usage
+from engine.runtime.gpus import GpuLocks
 from engine.runtime.machine import Settings
 from engine.runtime.scheduler import Placement
 from engine.runtime.worker import Job, job_from_json
@@ -65,12 +66,22 @@ class NodeProcess:
     _folder: Path = field(init=False)
 
     def __post_init__(self) -> None:
-        """Start the process, unless this machine has another engine."""
+        """Start nothing yet: `news` does, and it can say what went wrong."""
         self._folder = Path(tempfile.mkdtemp(prefix="adapt-ray-"))
-        if self.order.version == engine.__version__:
-            self._child = self._start(job_from_json(self.order.job))
 
-    def _start(self, job: Job) -> local.Child:
+    def _try_start(self) -> local.Child | None:
+        """Start the process; None while a run that is not Ray's holds one of its GPUs."""
+        names = [child.gpu_name(os.environ, gpu) for gpu in range(self.order.num_gpus)]
+        held = GpuLocks(names).take(range(self.order.num_gpus))
+        if held is None:
+            return None
+        try:
+            return self._start(job_from_json(self.order.job), held)
+        finally:
+            for descriptor in held:
+                os.close(descriptor)  # the process has its own
+
+    def _start(self, job: Job, held: Sequence[int]) -> local.Child:
         path = self._folder / "job.json"
         path.write_text(json.dumps(self.order.job), encoding="utf-8")
         # Ray has named this actor's GPUs in CUDA_VISIBLE_DEVICES; the first n of those it is.
@@ -85,13 +96,17 @@ class NodeProcess:
             variables = child.with_engine(variables, self._folder / "import")
         command = [python, *self.order.command, str(path)]
         log_path = self._folder / "log"
-        return local.start(command, log_path, variables, local.GpuMemory(len(gpus)))
+        return local.start(command, log_path, variables, local.GpuMemory(len(gpus)), held)
 
     def news(self, wait_s: float) -> News:
         """Return what is new: at once after the end, else after a pause or when nothing comes."""
         host = os.uname().nodename
-        if self._child is None:
+        if self.order.version != engine.__version__:
             return News(0, host, (self._wrong_version(host),), end=End(1, 0.0, 0.0, 0.0))
+        self._child = self._child or self._try_start()
+        if self._child is None:
+            time.sleep(wait_s)
+            return News(0, host, ({"type": "waiting"},))
         process = self._child
         began = time.monotonic()
         messages: list[dict[str, Any]] = []

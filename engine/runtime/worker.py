@@ -25,7 +25,7 @@ from engine.artifacts import Artifact, Inputs, Outputs
 from engine.diagnostics import AdaptError, ExitCode, StageError
 from engine.plan import graph
 from engine.plan.stage import Machine, Node, Part, PartDone, Stage, Stopped, Tools
-from engine.runtime import retries
+from engine.runtime import opening, retries
 from engine.runtime.locks import BEAT_S, KeyLock
 from engine.runtime.store import Store
 
@@ -45,6 +45,7 @@ class Job:
     machine: Machine
     folder: Path  # relative paths of the recipe start here
     part: Part | None = None  # work on this share of the shards only
+    remote: str = ""  # URL of a shared store
 
     def to_json(self) -> dict[str, Any]:
         """Return the JSON form."""
@@ -54,6 +55,7 @@ class Job:
             "inputs": {port: dict(labels) for port, labels in self.inputs.items()},
             "machine": asdict(self.machine),
             "folder": str(self.folder),
+            "remote": self.remote,
             "part": asdict(self.part) if self.part else None,
         }
 
@@ -66,6 +68,7 @@ def job_from_json(data: Mapping[str, Any]) -> Job:
         inputs=data["inputs"],
         machine=Machine(**data["machine"]),
         folder=Path(data["folder"]),
+        remote=data.get("remote", ""),
         part=Part(**data["part"]) if data.get("part") else None,
     )
 
@@ -124,7 +127,7 @@ class StopSignal:
 
 def execute(job: Job, world: World, send: Send, stop: StopSignal) -> dict[str, Any]:
     """Run a job under the lock of its key and publish its artifact; return the last message."""
-    store = Store(job.store)
+    store = opening.open_store(job.store, job.remote)
     part = f".part-{job.part.index}-of-{job.part.count}" if job.part else ""
     lock = store.lock(f"{job.node.key}{part}")
     if not lock.try_acquire():
@@ -136,7 +139,8 @@ def execute(job: Job, world: World, send: Send, stop: StopSignal) -> dict[str, A
     try:
         if store.get(job.node.key) is not None:
             return {"type": "cached", "reason": MEANWHILE}
-        return _run_stage(job, world, store, send, stop, lock)
+        with store.working_on(job.node.key):
+            return _run_stage(job, world, store, send, stop, lock)
     finally:
         released.set()
         lock.release()
@@ -269,7 +273,7 @@ class InputError(StageError):
 
 
 def _input(store: Store, key: str, label: str) -> Artifact:
-    artifact = store.get(key)
+    artifact = store.fetch(key)
     if artifact is None:
         raise InputError(f"its input `{label}` has gone from the store", (key,))
     return artifact

@@ -54,6 +54,11 @@ def _count(inputs: Inputs, params: CountParams, outputs: Outputs, tools: Tools) 
     tools.log(f"wrote {params.num_rows} rows with seed {tools.seed}")
 
 
+def _learn(inputs: Inputs, params: CountParams, outputs: Outputs, tools: Tools) -> None:
+    for step in range(1, params.num_rows + 1):
+        outputs.rows("losses").write({"step": step, "loss": 1 / step})
+
+
 def _double(inputs: Inputs, params: CountParams, outputs: Outputs, tools: Tools) -> None:
     for artifact in inputs.many("rows").values():
         for row in artifact.rows("rows"):
@@ -69,8 +74,8 @@ def _slow(inputs: Inputs, params: SlowParams, outputs: Outputs, tools: Tools) ->
         return [{"number": batch[0]}]
 
     batches = [[number] for number in range(params.num_batches)]
-    for row in tools.journal("batch", batches, work, "batches"):
-        outputs.rows("rows").write(row)
+    for _, rows in tools.shards("batch", batches, work, "batches", len(batches)):
+        outputs.rows("rows").write(rows[0])
 
 
 def _fail(inputs: Inputs, params: FailParams, outputs: Outputs, tools: Tools) -> None:
@@ -155,6 +160,7 @@ STAGES = {
     for stage in (
         Stage("count", 1, (), CountParams, Needs(), _count),
         Stage("double", 1, ROWS, CountParams, Needs(), _double),
+        Stage("learn", 1, MANY, CountParams, Needs(), _learn),
         Stage("slow", 1, MANY, SlowParams, Needs(), _slow),
         Stage("sharded", 1, MANY, SlowParams, Needs(sharded=True), _slow),
         Stage("on_gpu", 1, MANY, SlowParams, Needs(accelerator=True), _on_gpu),

@@ -2,13 +2,11 @@ from __future__ import annotations
 
 import itertools
 import json
-import os
 import signal
 import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
-from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -23,53 +21,10 @@ from engine.runtime.store import Store
 from tests.runtime import fake_run
 from tests.runtime.fake_run import execute, states
 from tests.runtime.fake_stages import PlanBuilder
+from tests.runtime.ray_nodes import WARNINGS, Nodes, workers
 
 pytest.importorskip("ray")
-pytestmark = [
-    pytest.mark.ray,
-    pytest.mark.filterwarnings("ignore::ResourceWarning"),  # of Ray's own sockets and logs
-    pytest.mark.filterwarnings("ignore::DeprecationWarning"),
-    pytest.mark.filterwarnings("ignore::FutureWarning"),
-]
-os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
-
-
-class Nodes:
-    """A cluster on this machine: a head that runs nothing, and nodes that come and go."""
-
-    def __init__(self) -> None:
-        from ray.cluster_utils import Cluster
-
-        # A lost node is to be noticed in two seconds, not in a quarter of a minute.
-        quick = {"health_check_period_ms": 500, "health_check_failure_threshold": 4}
-        head = {"num_cpus": 0, "object_store_memory": 10**8, "include_dashboard": False}
-        self._cluster = Cluster(True, head_node_args={**head, "_system_config": quick})
-        self.address = self._cluster.address
-        self.nodes = []
-
-    def add(self, num_cpus: int = 1, **more: int):
-        self.nodes.append(
-            self._cluster.add_node(num_cpus=num_cpus, object_store_memory=10**8, **more)
-        )
-        return self.nodes[-1]
-
-    def kill(self, node) -> None:
-        self.nodes.remove(node)
-        self._cluster.remove_node(node, allow_graceful=False)
-
-    def host_of_worker(self):
-        """Return the node that runs the only process of a stage."""
-        (worker,) = workers()
-        ancestors = list(parents(worker))
-        (found,) = [
-            node
-            for node in self.nodes
-            if any(process.pid in ancestors for _, process in node.live_processes())
-        ]
-        return found
-
-    def close(self) -> None:
-        self._cluster.shutdown()
+pytestmark = [pytest.mark.ray, *map(pytest.mark.filterwarnings, WARNINGS)]
 
 
 @pytest.fixture(scope="module")
@@ -123,23 +78,6 @@ def events(run: Run) -> list[dict[str, Any]]:
     return [json.loads(line) for line in run.events_path.read_text().splitlines()]
 
 
-def workers() -> list[int]:
-    """Return the processes of stages that this user runs on the cluster."""
-    found = []
-    for path in Path("/proc").glob("[0-9]*/cmdline"):
-        with suppress(OSError):
-            if b"fake_worker.py" in path.read_bytes() and b"adapt-ray-" in path.read_bytes():
-                found.append(int(path.parent.name))
-    return found
-
-
-def parents(pid: int) -> Iterator[int]:
-    while pid > 1:
-        fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
-        pid = int(fields[1])
-        yield pid
-
-
 def contents(plan: Plan, root: Path) -> dict[str, str]:
     store = Store(root)
     return {node.id: store.get(node.key).manifest.content_digest for node in plan.nodes}
@@ -154,6 +92,7 @@ def test_two_nodes_make_what_one_machine_makes(tmp_path: Path, nodes: Nodes):
     assert contents(broad(), tmp_path / "ray") == contents(broad(), tmp_path / "local")
 
 
+@pytest.mark.slow
 def test_parts_of_a_stage_are_spread_over_the_nodes(tmp_path: Path, nodes: Nodes):
     build = PlanBuilder()
     build.add("where", stage="sharded", num_batches=8, batch_s=0.3, marks=str(tmp_path / "marks"))
@@ -187,6 +126,7 @@ def test_a_stage_that_fails_on_a_node_says_why(tmp_path: Path, nodes: Nodes):
     assert states(run) == {"fail": "failed", "double": "skipped"}
 
 
+@pytest.mark.slow
 def test_a_process_that_was_killed_on_a_node_is_tried_again(tmp_path: Path, nodes: Nodes):
     build = PlanBuilder()
     build.add("fail", how="kill", times=1, marks=str(tmp_path / "marks"))
@@ -197,6 +137,7 @@ def test_a_process_that_was_killed_on_a_node_is_tried_again(tmp_path: Path, node
     assert marks(tmp_path) == ["0", "1"]  # the second attempt shrinks
 
 
+@pytest.mark.slow
 def test_a_process_sees_the_gpu_that_ray_gave_it_and_shares_it_with_nobody(
     tmp_path: Path, nodes: Nodes
 ):
@@ -237,7 +178,8 @@ def test_a_node_that_dies_in_the_middle_costs_at_most_one_batch(tmp_path: Path, 
             and not lost
         ):
             lost.append("node")
-            nodes.kill(nodes.host_of_worker())
+            (worker,) = workers(tmp_path)
+            nodes.kill(nodes.host_of(worker))
 
     run, outcome = execute(plan, tmp_path / "store", ray=nodes.address, watch=lose)
     nodes.add()
@@ -251,6 +193,7 @@ def test_a_node_that_dies_in_the_middle_costs_at_most_one_batch(tmp_path: Path, 
     assert 12 + 12 <= len(marks(tmp_path)) <= 12 + 13  # those of the local run, too
 
 
+@pytest.mark.slow
 def test_a_run_whose_driver_was_killed_goes_on_and_does_no_batch_twice(
     tmp_path: Path, nodes: Nodes
 ):
@@ -259,7 +202,7 @@ def test_a_run_whose_driver_was_killed_goes_on_and_does_no_batch_twice(
     wait_until(lambda: len(marks(tmp_path)) >= 3)
     driver.kill()
     driver.wait()
-    wait_until(lambda: not workers(), timeout_s=15)
+    wait_until(lambda: not workers(tmp_path), timeout_s=15)
     done_before = len(marks(tmp_path))
 
     assert done_before < 12
@@ -269,6 +212,7 @@ def test_a_run_whose_driver_was_killed_goes_on_and_does_no_batch_twice(
     assert 12 <= len(marks(tmp_path)) <= 13
 
 
+@pytest.mark.slow
 def test_a_run_that_is_told_to_stop_leaves_no_process_on_the_nodes(tmp_path: Path, nodes: Nodes):
     plan = slow(tmp_path, 200)
     driver = start(plan, tmp_path, nodes.address)
@@ -278,9 +222,10 @@ def test_a_run_that_is_told_to_stop_leaves_no_process_on_the_nodes(tmp_path: Pat
 
     assert driver.wait(timeout=15) == 128 + signal.SIGTERM
     assert time.monotonic() - began < 10
-    assert not workers()
+    assert not workers(tmp_path)
 
 
+@pytest.mark.slow
 def test_a_node_that_joins_is_used(tmp_path: Path, nodes: Nodes):
     build = PlanBuilder()
     for number in range(8):
@@ -291,7 +236,7 @@ def test_a_node_that_joins_is_used(tmp_path: Path, nodes: Nodes):
     def join(event: Event) -> None:
         if not joined:
             joined.append(nodes.add(num_cpus=3))
-        most[0] = max(most[0], len(workers()))
+        most[0] = max(most[0], len(workers(tmp_path)))
 
     _, outcome = execute(build.plan(), tmp_path, threads=0, ray=nodes.address, watch=join)
     nodes.kill(joined[0])

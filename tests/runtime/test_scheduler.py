@@ -15,6 +15,7 @@ from engine.runtime.scheduler import (
     Placement,
     next_to_start,
     num_parts,
+    num_parts_worth,
     urgency,
 )
 from tests.runtime.fake_stages import PlanBuilder
@@ -189,6 +190,11 @@ def test_parts_take_a_fair_share_of_what_is_free():
     assert num_parts(model, 1, [], Capacity(16, num_gpus=4), NOTHING) == 4
 
 
+def test_few_rows_are_not_worth_several_processes():
+    assert [num_parts_worth(num) for num in (0, 48, 511, 512, 10_000)] == [1, 1, 1, 2, 39]
+    assert num_parts_worth(None) > 1000
+
+
 def test_a_plan_of_ten_thousand_nodes_is_scheduled_quickly():
     build = PlanBuilder()
     build.add("count")
@@ -254,3 +260,25 @@ def test_any_plan_ends_on_any_machine_and_no_gpu_has_two_owners(
 
     parents = {found.id: set(found.inputs.get("rows", {}).values()) for found in nodes}
     assert all(parents[name] <= set(over[:place]) for place, name in enumerate(over))
+
+
+def test_training_takes_the_gpus_and_cores_of_one_machine():
+    two = Capacity(24, 6, machines=[(8, 2), (16, 4)])
+    train = node("train", MODEL_TRAINING)
+
+    assert next_to_start([train], [], two) == (train, Placement(2, (2, 3, 4, 5)))
+    assert next_to_start([node("train", TRAINING)], [], two)[1] == Placement(15)
+
+
+def test_a_second_training_takes_another_machine_of_the_same_size():
+    two = Capacity(20, 8, machines=[(10, 4), (10, 4)])
+    busy = [Placement(2, (0, 1, 2, 3))]
+
+    assert next_to_start([node("train", MODEL_TRAINING)], busy, two)[1].gpus == (4, 5, 6, 7)
+
+
+def test_a_machine_that_has_left_gets_no_work():
+    left = Capacity(10, 4, busy_gpus=frozenset((0, 1)), machines=[(0, 2), (10, 2)])
+
+    assert next_to_start([node("model", MODEL)], [], left)[1] == Placement(3, (2,))
+    assert next_to_start([node("train", MODEL_TRAINING)], [], left)[1].gpus == (2, 3)
