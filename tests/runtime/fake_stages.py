@@ -166,6 +166,7 @@ STAGES = {
         Stage("on_gpu", 1, MANY, SlowParams, Needs(accelerator=True), _on_gpu),
         Stage("stoppable", 1, MANY, SlowParams, Needs(), _stoppable),
         Stage("fail", 1, MANY, FailParams, Needs(), _fail),
+        Stage("fail_in_parts", 1, MANY, FailParams, Needs(sharded=True), _fail),
         Stage("report", 1, MANY, FailParams, Needs(), _fail),
         Stage("bulk", 1, MANY, BulkParams, Needs(), _bulk),
         Stage("late", 1, MANY, SlowParams, Needs(), _late),
