@@ -244,6 +244,8 @@ class Executor:
         self.launcher.wait(POLL_S)
         for work in list(self._works.values()):
             for worker in work.workers():
+                if self._works.get(work.node.id) is not work:
+                    break  # another part has ended the node, and all its processes with it
                 end = worker.end()  # before the messages, so that none of them is missed
                 for message in worker.messages():
                     self._take_message(work, worker, message)
