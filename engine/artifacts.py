@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import json
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import TracebackType
@@ -52,6 +52,8 @@ class Artifact:
     path: Path
     manifest: Manifest
     reads: tuple[str, ...] = ()  # what may be read of it; empty: all
+    # Brings its files here, where they may be elsewhere; called before each look, quick when done.
+    fetch: Callable[[], object] | None = field(default=None, compare=False)
 
     def file(self, name: str) -> Path:
         """Return the path of a file of this artifact."""
@@ -86,6 +88,8 @@ class Artifact:
 
     def _check(self, name: str) -> None:
         assert is_read(name, self.reads), f"`{name}` is read, but the stage's port does not say so"
+        if self.fetch is not None:
+            self.fetch()
 
 
 def is_read(name: str, reads: Sequence[str]) -> bool:

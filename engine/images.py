@@ -111,13 +111,18 @@ class ImageBank:
     def __init__(self, folders: Iterable[Path]) -> None:
         import pyarrow as pa
 
+        self._folders = tuple(folders)
         self._place: dict[str, tuple[Any, int]] = {}
-        for path in (p for folder in folders for p in sorted(folder.glob("images-*.arrow"))):
+        for path in (p for folder in self._folders for p in sorted(folder.glob("images-*.arrow"))):
             reader = pa.ipc.open_file(pa.memory_map(str(path)))
             for batch in (reader.get_batch(i) for i in range(reader.num_record_batches)):
                 blobs = batch.column(1)
                 for row, digest in enumerate(batch.column(0).to_pylist()):
                     self._place[digest] = (blobs, row)
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        """Send the folders to another process: it maps the same files."""
+        return ImageBank, (self._folders,)
 
     def __contains__(self, digest: str) -> bool:
         return digest in self._place

@@ -51,7 +51,7 @@ def add_parser(subparsers: Any) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Compare two sides and print what differs."""
-    store = Store(settings.store_path(args, os.environ))
+    store = settings.open_store(args, os.environ)
     names = _names(args)
     with ExitStack() as stack:
         if all(name.endswith(locked.SUFFIX) for name in names):

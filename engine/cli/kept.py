@@ -38,7 +38,8 @@ _MACHINE = ("/sys/fs/cgroup/cpu.max",)
 _GPUS = "/proc/driver/nvidia/gpus"
 # Machine settings that change nothing of what a run with nothing to do does.
 _SETTINGS = {
-    "store", "threads", "retries", "retry_pause_s", "device", "num_gpus", "is_offline", "pythons",
+    "store", "remote", "ray_address", "threads", "retries", "retry_pause_s", "device", "num_gpus",
+    "is_offline", "pythons",
 }  # fmt: skip
 _NOTHING = {"run_started", "node_cached", "run_finished"}
 
@@ -213,7 +214,7 @@ def _is_usual(facts: Mapping[str, Any]) -> bool:
     """Tell whether a run was on this machine, in a local store, with nothing else to feed."""
     given = facts["settings"]
     others = {name for name, value in given.items() if value and name not in _SETTINGS}
-    is_here = given["executor"] == "local" and "://" not in given["store"]
+    is_here = given["executor"] == "local" and not given["remote"]
     return is_here and others <= {"executor"}
 
 

@@ -19,6 +19,7 @@ from engine.hub import HubError, Snapshot
 from engine.plan import lock
 from engine.plan.lock import Drift, Facts, Reference
 from engine.recipe.model import Experiment, Recipe
+from engine.runtime import opening
 from engine.runtime.digests import DigestCache
 from engine.runtime.store import Store
 
@@ -67,7 +68,9 @@ def add_parser(subparsers: Any) -> None:
 def run(args: argparse.Namespace) -> int:
     """Lock a recipe, or check its lock."""
     machine = settings.resolve(args, os.environ)
-    found = _locking(args, Store(machine.store), is_offline=machine.is_offline)
+    found = _locking(
+        args, opening.open_store(machine.store, machine.remote), is_offline=machine.is_offline
+    )
     try:
         return _check(found, args.json) if args.check else _write(found, args.json)
     finally:

@@ -44,7 +44,7 @@ def add_parser(subparsers: Any) -> None:
 def run(args: argparse.Namespace) -> int:
     """Print the plan of a recipe, joined with the store."""
     fleet = outlays.fleet_of(args)
-    store = Store(settings.store_path(args, os.environ))
+    store = settings.open_store(args, os.environ)
     planned = planning.requested(args.recipe, args.overrides, store)
     if args.frozen:
         from engine.cli import frozen

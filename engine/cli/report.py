@@ -33,7 +33,7 @@ def add_parser(subparsers: Any) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Print the report."""
-    store = Store(settings.store_path(args, os.environ))
+    store = settings.open_store(args, os.environ)
     found = _newest_reported(store, args)
     summary = summary_of(found, store)
     if args.json:

@@ -21,7 +21,7 @@ from engine.cli.planning import Planned
 from engine.diagnostics import Diagnostic, ExitCode, RequestError
 from engine.plan import graph
 from engine.plan.stage import Node, Plan
-from engine.runtime import outlook, runs
+from engine.runtime import opening, outlook, runs
 from engine.runtime.eventlog import EventLog
 from engine.runtime.machine import Settings
 from engine.runtime.runs import Run
@@ -75,7 +75,9 @@ def run(args: argparse.Namespace) -> int:
     """Run a recipe; return the exit code."""
     machine = settings.resolve(args, os.environ)
     executors.refuse_stray_flags(args, machine)
-    planned = planning.requested(args.recipe, args.overrides, Store(machine.store))
+    planned = planning.requested(
+        args.recipe, args.overrides, opening.open_store(machine.store, machine.remote)
+    )
     if args.frozen:
         from engine.cli import frozen
 
@@ -161,7 +163,7 @@ def _begin(
     args: argparse.Namespace, machine: Settings, planned: Planned, worker: Sequence[str]
 ) -> Session:
     """Choose the part of the plan to run, and make the run's folder."""
-    store = Store(machine.store)
+    store = opening.open_store(machine.store, machine.remote)
     plan = planned.plan if args.only is None else planning.only(planned.plan, args.only)
     facts = {
         "recipe_path": os.path.abspath(planned.recipe),  # noqa: PTH100  # links stay as given

@@ -20,6 +20,7 @@ from engine.diagnostics import Diagnostic, RequestError, nearest
 
 if TYPE_CHECKING:
     from engine.runtime.machine import Settings
+    from engine.runtime.store import Store
 
 NUM_RETRIES = 3
 _NAMES = ("store", "executor", "ray_address", "threads", "retries", "device", "offline", "python")
@@ -30,7 +31,9 @@ _BOOLS = {"1": True, "true": True, "yes": True, "0": False, "false": False, "no"
 def add_store_flag(parser: argparse.ArgumentParser) -> None:
     """Add `--store`, which every verb that looks at runs has."""
     group = parser.add_argument_group("machine settings (never in a recipe)")
-    group.add_argument("--store", metavar="FOLDER", help="where artifacts and runs are [.adapt]")
+    group.add_argument(
+        "--store", metavar="FOLDER|URL", help="where artifacts are: a folder or s3://... [.adapt]"
+    )
 
 
 def add_flags(parser: argparse.ArgumentParser) -> None:
@@ -62,10 +65,38 @@ def add_flags(parser: argparse.ArgumentParser) -> None:
 
 
 def store_path(args: argparse.Namespace, environ: Mapping[str, str]) -> Path:
-    """Return the folder of the store, for verbs that need nothing else."""
-    if args.store or environ.get("ADAPT_STORE"):
-        return Path(args.store or environ["ADAPT_STORE"])
-    return Path(str(_user_file(environ).get("store", STORE))).expanduser()
+    """Return the folder of the store; of a shared store, the one before it on this machine."""
+    named = _named_store(args, environ)
+    if not is_url(named):
+        return Path(named).expanduser()
+    import hashlib
+
+    home = environ.get("XDG_CACHE_HOME") or str(Path(environ.get("HOME", "~")) / ".cache")
+    digest = hashlib.sha256(named.rstrip("/").encode()).hexdigest()[:16]
+    return Path(home).expanduser() / "adapt" / "stores" / digest
+
+
+def open_store(args: argparse.Namespace, environ: Mapping[str, str]) -> Store:
+    """Return the store that was named, for verbs that need nothing else."""
+    from engine.runtime import opening
+
+    return opening.open_store(store_path(args, environ), remote_url(args, environ))
+
+
+def remote_url(args: argparse.Namespace, environ: Mapping[str, str]) -> str:
+    """Return the URL of a shared store, or nothing."""
+    named = _named_store(args, environ)
+    return named if is_url(named) else ""
+
+
+def is_url(named: str) -> bool:
+    """Tell whether a store is named by a URL, such as `s3://bucket/folder`."""
+    return "://" in named
+
+
+def _named_store(args: argparse.Namespace, environ: Mapping[str, str]) -> str:
+    named = args.store or environ.get("ADAPT_STORE")
+    return str(named or _user_file(environ).get("store", STORE))
 
 
 def interpreter(backend: str, args: argparse.Namespace, environ: Mapping[str, str]) -> str | None:
@@ -98,6 +129,7 @@ def resolve(args: argparse.Namespace, environ: Mapping[str, str]) -> Settings:
         raise RequestError(*problems)
     return Settings(
         store=store_path(args, environ),
+        remote=remote_url(args, environ),
         executor=executor,
         ray_address=str(given["ray_address"] or "auto"),
         threads=threads,

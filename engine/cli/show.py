@@ -45,7 +45,7 @@ def run(args: argparse.Namespace) -> int:
     """Show a recipe, or rows."""
     if args.node is None and Path(args.what).suffix in (".yaml", ".yml"):
         return _show_recipe(Path(args.what), args)
-    store = Store(settings.store_path(args, os.environ))
+    store = settings.open_store(args, os.environ)
     found = chosen_run(store, None if args.what == "newest" else args.what)
     if args.node is None:
         return _show_nodes(found, store, args)

@@ -43,7 +43,7 @@ def add_parser(subparsers: Any) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Print the status of a run."""
-    store = Store(settings.store_path(args, os.environ))
+    store = settings.open_store(args, os.environ)
     found = chosen_run(store, args.run)
     if args.logs is not None:
         return _print_log(found, args.logs, follow=args.follow)

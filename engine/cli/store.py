@@ -9,6 +9,7 @@ import re
 import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -65,7 +66,7 @@ def _add(doing: Any, name: str, what: str) -> argparse.ArgumentParser:
 
 def run(args: argparse.Namespace) -> int:
     """Do what was asked; return the exit code."""
-    store = Store(settings.store_path(args, os.environ))
+    store = settings.open_store(args, os.environ)
     verbs: Mapping[str, Callable[[argparse.Namespace, Store], int]] = {
         "gc": _gc,
         "verify": _verify,
@@ -188,9 +189,10 @@ def _users(store: Store, damaged: Sequence[str]) -> dict[str, str]:
 
     users: dict[str, str] = {}
     for run in runs.all_runs(store) if damaged else ():
-        for node in run.plan().nodes:
-            if node.key in damaged:
-                users[node.key] = f"`{node.id}` of run {run.id}"
+        with suppress(RequestError):  # its plan may be damaged as well
+            for node in run.plan().nodes:
+                if node.key in damaged:
+                    users[node.key] = f"`{node.id}` of run {run.id}"
     return users
 
 

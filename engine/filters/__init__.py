@@ -37,6 +37,7 @@ class Ask:
 TextModel = Callable[[Sequence[str], Ask], Sequence[str | None]]  # None: that request failed
 Decide = Callable[[Record, Any], Verdict | None]  # a record and its measurement, None without one
 Keep = Callable[[str, int, Callable[[], Iterable[Any]]], list[Any]]  # as `Tools.keep`
+Share = Callable[[Sequence[int]], list[int]]  # as `Tools.share`
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,5 +68,6 @@ class Filter:
     params: type
     open: Callable[[Any, FilterContext], Decide]
     measure: Callable[[Any, FilterContext], Measure | None] | None = None
+    prepare: Callable[[Any, FilterContext, Share], None] | None = None  # a share of `open`'s work
     remembers: bool = False  # what it decides depends on the records before
     needs_accelerator: bool = False

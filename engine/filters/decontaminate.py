@@ -15,7 +15,7 @@ from typing import Annotated, Any
 from urllib.parse import quote
 
 from engine.artifacts import Artifact
-from engine.filters import Decide, Filter, FilterContext, Keep, Measure, Verdict
+from engine.filters import Decide, Filter, FilterContext, Keep, Measure, Share, Verdict
 from engine.filters._signatures import Look, LookAlikes, look_of, looks
 from engine.images import ImageBank
 from engine.plugin import Between
@@ -44,6 +44,13 @@ def measure(params: Params, context: FilterContext) -> Measure | None:
     return looks(context.images, has_hash=params.max_distance_bits > 0)
 
 
+def prepare(params: Params, context: FilterContext, share: Share) -> None:
+    """Look at a share of the pictures of all benchmarks."""
+    for name, artifact in context.benchmarks.items():
+        for _ in _looks_of_benchmark(name, artifact, params, context.keep, share):
+            pass
+
+
 def open_filter(params: Params, context: FilterContext) -> Decide:
     """Open the filter; reads the pictures of all benchmarks."""
     forbidden = LookAlikes(params.max_distance_bits)
@@ -51,7 +58,7 @@ def open_filter(params: Params, context: FilterContext) -> Decide:
     for name, artifact in context.benchmarks.items():
         for item in artifact.records("rows"):
             by_source_id.setdefault(item.meta.source_id, _label(name, item))
-        for look, label in _looks_of_benchmark(name, artifact, params, context.keep):
+        for look, label in _looks_of_benchmark(name, artifact, params, context.keep, list):
             forbidden.add(look, label)
     known_ids: Mapping[str, str] = by_source_id if params.by_source_id else {}
 
@@ -63,7 +70,7 @@ def open_filter(params: Params, context: FilterContext) -> Decide:
 
 
 def _looks_of_benchmark(
-    name: str, artifact: Artifact, params: Params, keep: Keep
+    name: str, artifact: Artifact, params: Params, keep: Keep, share: Share
 ) -> Iterator[tuple[Look, str]]:
     """Yield the looks of each picture once, with the label of the first item that shows it."""
     labels: dict[str, str] = {}
@@ -73,8 +80,8 @@ def _looks_of_benchmark(
     digests, bank = list(labels), ImageBank([artifact.path])
     has_hash = params.max_distance_bits > 0
     kept_as = f"benchmark-{'looks' if has_hash else 'pixels'}-{quote(name, safe='')}"
-    for number, start in enumerate(range(0, len(digests), SHARD_IMAGES)):
-        shard = digests[start : start + SHARD_IMAGES]
+    for number in share(range(-(-len(digests) // SHARD_IMAGES))):
+        shard = digests[number * SHARD_IMAGES : (number + 1) * SHARD_IMAGES]
         work = partial(_looks, bank, shard, has_hash=has_hash)
         for digest, value in zip(shard, keep(kept_as, number, work), strict=True):
             yield Look(*value), labels[digest]
@@ -109,4 +116,4 @@ def _verdict(label: str, likeness: str) -> Verdict:
     return Verdict(f"in benchmark {benchmark}", f"item {item}, {likeness}")
 
 
-PLUGIN = Filter(version=1, params=Params, open=open_filter, measure=measure)
+PLUGIN = Filter(version=1, params=Params, open=open_filter, measure=measure, prepare=prepare)

@@ -61,8 +61,12 @@ def write(path: Path, rows: Iterable[Any]) -> list[Any]:
     lines = "".join(json.dumps(row) + "\n" for row in rows).encode()
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_suffix(f".{secrets.token_hex(4)}.tmp")
-    temporary.write_bytes(_digest(lines) + b"\n" + lines)
-    temporary.replace(path)
+    try:
+        temporary.write_bytes(_digest(lines) + b"\n" + lines)
+        temporary.replace(path)
+    except OSError:  # a full disk needs the room back
+        temporary.unlink(missing_ok=True)
+        raise
     return _parsed(lines)
 
 

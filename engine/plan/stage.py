@@ -90,9 +90,9 @@ class Machine:
     """Facts of the machine that may not change a result; from flags, environment or user file."""
 
     num_threads: int = 1  # torch threads of this node
-    num_workers: int = 1  # processes this node may use beside itself
     device: str = "cpu"  # "cpu" or "cuda"
     num_devices: int = 1  # GPUs of this node; only training gets more than one
+    device_memory_gb: float = 0.0  # of each; 0: what the device says
     is_offline: bool = True
     shrink: int = 0  # how often the node ran out of memory before: halve batches that often
     checkpoint_every_s: float = 600.0  # training keeps what it has at least this often
@@ -160,18 +160,6 @@ class Tools:
         if done != total:
             self.progress(done, done, unit)
         self.end_part()
-
-    def journal(
-        self,
-        name: str,
-        batches: Sequence[Sequence[Item]],
-        work: Callable[[Sequence[Item]], Iterable[Mapping[str, Any]]],
-        unit: str,
-    ) -> Iterator[dict[str, Any]]:
-        """Stream the rows of all batches, as `shards` does."""
-        total = sum(map(len, batches))
-        for _, rows in self.shards(name, batches, work, unit, total):
-            yield from rows
 
 
 @dataclass(frozen=True, slots=True)

@@ -26,6 +26,7 @@ class End:
     wall_s: float
     cpu_s: float
     peak_memory_gb: float
+    out_of_memory: bool = False  # the kernel ended it for that, as far as can be told
 
 
 @dataclass(frozen=True, slots=True)

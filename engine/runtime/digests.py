@@ -17,8 +17,8 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import struct
 import time
-from array import array
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -27,8 +27,8 @@ from engine.runtime import hashing
 
 RACY_S = 2.0
 FORMAT = b"adapt digests 2\n"
-_NUM_FACTS, _NUM_BYTES = 5, 32  # facts of `stat` for each file, bytes of a SHA-256
-_MAX_INT = (1 << 63) - 1
+_FACTS = struct.Struct("=qqqQQ")  # of each file: what `stat` says
+_NUM_FACTS, _NUM_BYTES = _FACTS.size, 32  # bytes of the facts, and of a SHA-256
 
 
 @dataclass(slots=True)
@@ -38,18 +38,18 @@ class _Folder:
     name: str
     written_at: float = 0.0
     rows: dict[str, int] = field(default_factory=dict)  # file -> row
-    facts: array[int] = field(default_factory=lambda: array("q"))
+    facts: bytearray = field(default_factory=bytearray)
     digests: bytearray = field(default_factory=bytearray)
     is_changed: bool = False
 
-    def known(self, file: str, seen: array[int]) -> str | None:
+    def known(self, file: str, seen: bytes) -> str | None:
         """Return the digest of a file, if `stat` says the same of it as it did."""
         row = self.rows.get(file)
         if row is None or self.facts[row * _NUM_FACTS : (row + 1) * _NUM_FACTS] != seen:
             return None
         return self.digests[row * _NUM_BYTES : (row + 1) * _NUM_BYTES].hex()
 
-    def learn(self, file: str, seen: array[int], digest: bytes) -> None:
+    def learn(self, file: str, seen: bytes, digest: bytes) -> None:
         """Remember the digest of a file."""
         row = self.rows.setdefault(file, len(self.rows))
         self.facts[row * _NUM_FACTS : (row + 1) * _NUM_FACTS] = seen
@@ -77,13 +77,16 @@ class DigestCache:
     def many(self, paths: Iterable[str]) -> list[str]:
         """Return the SHA-256 of each file, hex; those that have to be read are, side by side."""
         found: list[str | None] = []
-        unknown: list[tuple[int, str, array[int]]] = []
+        unknown: list[tuple[int, str, bytes]] = []
+        folder = None
         for number, path in enumerate(paths):
             name = _absolute(path)
             seen = _facts(os.stat(name))  # noqa: PTH116  # a `Path` for each takes as long again
             self.used.add(name)
             parent, _, file = name.rpartition("/")
-            digest = self._folder(parent).known(file, seen)
+            if folder is None or folder.name != parent:
+                folder = self._folder(parent)
+            digest = folder.known(file, seen)
             found.append(digest)
             if digest is None:
                 unknown.append((number, name, seen))
@@ -99,11 +102,11 @@ class DigestCache:
                 _write(self._file(folder.name), folder, self._clock())
                 folder.is_changed = False
 
-    def _read(self, unknown: Sequence[tuple[int, str, array[int]]]) -> Iterator[tuple[int, str]]:
+    def _read(self, unknown: Sequence[tuple[int, str, bytes]]) -> Iterator[tuple[int, str]]:
         """Hash files; remember those that were not, and cannot have been, changed meanwhile."""
         now = self._clock()
         names = [name for _, name, _ in unknown]
-        digests = hashing.side_by_side(_digest_and_stat, names, sum(u[2][0] for u in unknown))
+        digests = hashing.side_by_side(_digest_and_stat, names, _size(unknown))
         for (number, name, seen), (digest, found) in zip(unknown, digests, strict=True):
             if _facts(found) == seen and max(found.st_mtime, found.st_ctime) < now - RACY_S:
                 parent, _, file = name.rpartition("/")
@@ -133,23 +136,19 @@ def _digest_and_stat(name: str) -> tuple[bytes, os.stat_result]:
     return hashing.digest_file(name), os.stat(name)  # noqa: PTH116
 
 
-def _facts(found: os.stat_result) -> array[int]:
-    return array(
-        "q",
-        (
-            found.st_size,
-            found.st_mtime_ns,
-            found.st_ctime_ns,
-            found.st_ino & _MAX_INT,
-            found.st_dev & _MAX_INT,
-        ),
-    )
+def _facts(found: os.stat_result) -> bytes:
+    times = (found.st_mtime_ns, found.st_ctime_ns)
+    return _FACTS.pack(found.st_size, *times, found.st_ino, found.st_dev)
+
+
+def _size(unknown: Iterable[tuple[int, str, bytes]]) -> int:
+    return sum(_FACTS.unpack(seen)[0] for _, _, seen in unknown)
 
 
 def _write(path: Path, folder: _Folder, now: float) -> None:
     """Write a folder so that others see it whole or not at all."""
     names = json.dumps([folder.name, now, list(folder.rows)]).encode() + b"\n"
-    body = b"".join((names, folder.facts.tobytes(), folder.digests))
+    body = b"".join((names, folder.facts, folder.digests))
     temporary = path.with_name(f".{path.name}.{os.getpid()}")
     temporary.write_bytes(FORMAT + hashlib.sha256(body).digest() + body)
     temporary.replace(path)
@@ -169,8 +168,7 @@ def _load(path: Path, name: str) -> _Folder:
     folder, written_at, files = json.loads(whole[start:end])
     if folder != name:
         return _Folder(name)
-    facts = array("q")
-    middle = end + len(files) * _NUM_FACTS * facts.itemsize
-    facts.frombytes(whole[end:middle])
+    middle = end + len(files) * _NUM_FACTS
     rows = dict(zip(files, range(len(files)), strict=True))
-    return _Folder(name, written_at, rows, facts, bytearray(whole[middle:]))
+    facts, digests = bytearray(whole[end:middle]), bytearray(whole[middle:])
+    return _Folder(name, written_at, rows, facts, digests)

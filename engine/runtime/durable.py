@@ -13,12 +13,12 @@ from pathlib import Path
 FEW = 16
 
 
-def bring_to_disk(folder: Path, files: Sequence[Path]) -> None:
-    """Return when the files, all of them in the folder, have reached the disk. Raise OSError."""
-    if len(files) > FEW and _sync_file_system(folder):
+def bring_to_disk(folder: Path, names: Sequence[str]) -> None:
+    """Return when the files of a folder have reached the disk. Raise OSError."""
+    if len(names) > FEW and _sync_file_system(folder):
         return
-    for path in files:
-        sync(path)
+    for name in names:
+        sync(folder / name)
 
 
 def sync(path: Path) -> None:

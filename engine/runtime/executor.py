@@ -156,11 +156,19 @@ class Executor:
                 continue
             num_ready = sum(1 for _ in self._frontier.ready())
             demand = self.demands.get(node.id, scheduler.NOTHING)
-            num_parts = scheduler.num_parts(node, num_ready, running, capacity, demand)
+            num_parts = min(
+                scheduler.num_parts(node, num_ready, running, capacity, demand),
+                scheduler.num_parts_worth(self._most_rows(node)),
+            )
             self._frontier.take(node.id)
             work = self._works[node.id] = Work(node, num_parts)
             while work.has_next(time.monotonic()) and self._start_next(work):
                 pass
+
+    def _most_rows(self, node: Node) -> float | None:
+        """Return the largest number of rows that a node is given; None: it reads a source."""
+        given = (a for labels in self._parents(node).values() for a in labels.values())
+        return max((n for a in given for n in a.manifest.counts.values()), default=None)
 
     def _is_done_elsewhere(self, node: Node) -> bool:
         """Take the result of another run that was at work on the same node."""
@@ -199,13 +207,13 @@ class Executor:
         job = Job(
             node=node,
             store=self.store.root.resolve(),
+            remote=self.settings.remote,
             inputs={
                 port: {label: artifact.manifest.key for label, artifact in labels.items()}
                 for port, labels in self._parents(node).items()
             },
             machine=Machine(
                 num_threads=placement.threads,
-                num_workers=placement.threads,
                 device="cuda" if placement.gpus else "cpu",
                 num_devices=max(1, len(placement.gpus)),
                 is_offline=self.settings.is_offline,
@@ -290,7 +298,9 @@ class Executor:
             self._repair(work, worker, end, last)
         else:
             message = last.get("message") or _describe(end)
-            found = retries.retry(end.exit_code, worker.last, message)
+            found = retries.retry(
+                end.exit_code, worker.last, message, out_of_memory=end.out_of_memory
+            )
             if found is None or work.attempt >= self.settings.retries:
                 self._fail(work, worker, message, last.get("hint"))
             else:
@@ -400,8 +410,7 @@ def _describe(end: End) -> str:
         return f"its process ended with exit code {end.exit_code} and no message"
     name = signal.Signals(-end.exit_code).name
     text = f"its process was ended by {name} at {end.peak_memory_gb:.1f} GB of memory"
-    is_killed = -end.exit_code == signal.SIGKILL
-    return text + ("; the machine may be out of memory" if is_killed else "")
+    return text + ("; the machine may be out of memory" if end.out_of_memory else "")
 
 
 @contextmanager

@@ -20,6 +20,8 @@ from engine.runtime.runs import Run
 from engine.runtime.store import Store
 from engine.runtime.verify import all_keys
 
+HINT = "what it reaches is not known, so nothing is removed; remove its folder if you need it not"
+
 Inode = tuple[int, int]
 
 
@@ -133,7 +135,7 @@ def _told_apart(store: Store, keep: Keep, now: float) -> Runs:
     busy: set[str] = set()
     used: dict[str, float] = {}
     seen: dict[str, int] = {}
-    for run in reversed(runs.all_runs(store)):
+    for run in reversed(_whole_runs(store)):
         facts = run.facts()
         recipe = str(facts["recipe"])
         seen[recipe] = seen.get(recipe, 0) + 1
@@ -151,11 +153,22 @@ def _told_apart(store: Store, keep: Keep, now: float) -> Runs:
     return Runs(kept, old, busy, used)
 
 
+def _whole_runs(store: Store) -> list[Run]:
+    """Return all runs; raise RequestError if one cannot be read: it may still reach anything."""
+    found = runs.all_runs(store)
+    known = {run.path for run in found}
+    for path in store.runs.glob("*/run.json"):
+        if path.parent not in known:
+            raise runs.damaged(Run(path.parent), path.name, HINT)
+    return found
+
+
 def _keys_of(run: Run) -> set[str]:
-    with suppress(OSError, ValueError, KeyError):
+    try:
         plan = json.loads((run.path / "plan.json").read_text(encoding="utf-8"))
         return {str(node["key"]) for node in plan["nodes"]}
-    return set()
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise runs.damaged(run, "plan.json", HINT) from error
 
 
 def _artifact(store: Store, key: str, why: str) -> Rubbish:

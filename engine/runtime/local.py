@@ -134,6 +134,7 @@ class Child:
     last: dict[str, Any] | None = None  # of LAST_TYPES
     is_waiting: bool = False  # for another run that works on the same key
     selector: selectors.BaseSelector | None = None
+    oom_kills: int | None = field(default_factory=machine.num_oom_kills)  # before it began
     _rest: bytes = field(default=b"")
     _cpu_seen: tuple[float, float] = (0.0, 0.0)  # monotonic time, CPU seconds until then
 
@@ -166,7 +167,14 @@ class Child:
             wall_s=time.monotonic() - self.started_at,
             cpu_s=usage.ru_utime + usage.ru_stime,
             peak_memory_gb=usage.ru_maxrss * _MAXRSS_BYTES / 1e9,
+            out_of_memory=self._was_out_of_memory(),
         )
+
+    def _was_out_of_memory(self) -> bool:
+        """Tell whether the kernel ended it for want of memory; without a count it may have."""
+        if self.process.returncode != -signal.SIGKILL:
+            return False
+        return self.oom_kills is None or machine.num_oom_kills() != self.oom_kills
 
     def usage(self) -> Usage | None:
         """Return what the process and its children take now, from /proc; None elsewhere."""

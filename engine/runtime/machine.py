@@ -13,7 +13,8 @@ from pathlib import Path
 class Settings:
     """Machine settings, resolved: flags, then `ADAPT_*`, then the user file, then defaults."""
 
-    store: Path
+    store: Path  # a folder; of a shared store, the one before it
+    remote: str = ""  # URL of a shared store
     executor: str = "local"
     ray_address: str = "auto"  # of the cluster, where the executor is Ray
     threads: int = 1  # cores this run may use, 0: all of a cluster; see scheduler.threads_of
@@ -48,6 +49,19 @@ def free_memory_gb() -> float | None:
     """Return the memory that is free for this process, a container's limit included."""
     found = [free for free in (_available_bytes(), _free_in_cgroup_bytes()) if free is not None]
     return min(found) / 1e9 if found else None
+
+
+def num_oom_kills(path: Path = Path("/proc/vmstat")) -> int | None:
+    """Return how many processes the kernel has ended for want of memory; None where it is silent.
+
+    It counts all of them, those of other containers too.
+    """
+    try:
+        lines = path.read_text(encoding="ascii").splitlines()
+    except (OSError, ValueError):
+        return None
+    found = [line.removeprefix("oom_kill ") for line in lines if line.startswith("oom_kill ")]
+    return int(found[0]) if found else None
 
 
 @dataclass(frozen=True, slots=True)

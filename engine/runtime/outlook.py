@@ -2,19 +2,21 @@
 
 from __future__ import annotations
 
-from collections import defaultdict
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
 
 from engine.artifacts import Artifact
 from engine.plan import diff, graph
 from engine.plan.diff import Change
 from engine.plan.estimate import Estimate, Measurement, Past, Stored, estimate
 from engine.plan.stage import Node, Plan
+from engine.runtime import preimages
+from engine.runtime.preimages import Stored as Preimages
 from engine.runtime.store import Store
 from engine.runtime.timings import measurements
 
+_MIN_COMPARED, _MAX_COMPARED = 20, 20_000  # pre-images for a node, pairs for a stage
 CACHED = "cached"
 WILL_RUN = "will run"
 
@@ -53,7 +55,7 @@ def look(plan: Plan, store: Store) -> View:
     """Return what would happen to each node, and what the store knows of this and earlier work."""
     artifacts = _artifacts(plan, store)
     state_of = _states(plan, artifacts)
-    preimages = _preimages_by_stage(store) if WILL_RUN in state_of.values() else {}
+    stored_of = _stored_of(plan, state_of, store)
     measured = measurements(store)
     past = Past(measured)
     node_of_key = {node.key: node.id for node in plan.nodes}
@@ -63,7 +65,7 @@ def look(plan: Plan, store: Store) -> View:
         if state_of[node.id] == CACHED:
             found.append(NodeOutlook(node, CACHED, "in the store", (), guess))
             continue
-        nearest = diff.nearest(node.preimage, preimages.get(node.stage, ()))
+        nearest = stored_of[node.stage].nearest(node.preimage)
         changed = tuple(diff.changes(nearest, node.preimage)) if nearest is not None else None
         reason = _reason(node, changed, state_of, node_of_key)
         found.append(NodeOutlook(node, WILL_RUN, reason, changed or (), guess))
@@ -85,11 +87,17 @@ def _stored(artifact: Artifact) -> Stored:
     return Stored(manifest.counts, sum(entry.size_bytes for entry in manifest.files))
 
 
-def _preimages_by_stage(store: Store) -> dict[str, list[Mapping[str, Any]]]:
-    found: dict[str, list[Mapping[str, Any]]] = defaultdict(list)
-    for manifest in store.manifests():
-        found[manifest.stage].append(manifest.preimage)
-    return found
+def _stored_of(plan: Plan, state_of: Mapping[str, str], store: Store) -> dict[str, Preimages]:
+    """Return the stored pre-images that the nodes to run are compared with, by stage.
+
+    Of very many, for very many nodes, only the latest: all pairs of them would take hours.
+    """
+    num_nodes = Counter(node.stage for node in plan.nodes if state_of[node.id] == WILL_RUN)
+    found = preimages.by_stage(store, num_nodes.keys()) if num_nodes else {}
+    return {
+        stage: stored.latest(max(_MIN_COMPARED, _MAX_COMPARED // num_nodes[stage]))
+        for stage, stored in found.items()
+    }
 
 
 def _reason(

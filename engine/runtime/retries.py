@@ -41,16 +41,23 @@ class Retry:
     shrinks: bool = False
 
 
-def retry(exit_code: int, last: Mapping[str, Any] | None, message: str) -> Retry | None:
+def retry(
+    exit_code: int,
+    last: Mapping[str, Any] | None,
+    message: str,
+    *,
+    out_of_memory: bool = False,
+) -> Retry | None:
     """Return why a node's process that ended without a result is tried again, or None.
 
     `last` is its last message, None when it died without one; `exit_code` is negative for a signal.
+    Batches shrink only where memory was the reason: another split of a batch changes the last bits.
     """
     if last is not None and last.get("type") == "failed":
         found = last.get("transient")
         return Retry(str(last["message"]), found == "memory") if found else None
     if exit_code == ExitCode.STOPPED_RESUMABLE or -exit_code in _LOST:
-        return Retry(message, shrinks=-exit_code == signal.SIGKILL)
+        return Retry(message, shrinks=out_of_memory)
     return None
 
 

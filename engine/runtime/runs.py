@@ -12,6 +12,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+from engine.diagnostics import Diagnostic, RequestError
 from engine.plan import graph
 from engine.plan.stage import Plan
 from engine.runtime import locks, status
@@ -51,12 +52,23 @@ class Run:
         return found
 
     def plan(self) -> Plan:
-        """Return its plan."""
-        return graph.from_json(json.loads((self.path / "plan.json").read_text(encoding="utf-8")))
+        """Return its plan. Raise RequestError if its file is damaged."""
+        path = self.path / "plan.json"
+        try:
+            return graph.from_json(json.loads(path.read_text(encoding="utf-8")))
+        except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+            hint = "run the recipe again: its finished stages are kept, and found by their keys"
+            raise damaged(self, path.name, hint) from error
 
     def status(self) -> RunStatus:
         """Return where it stands; a run whose process died without a word is `killed`."""
         return alive_or_killed(status.fold(LogReader(self.events_path).latest()))
+
+
+def damaged(run: Run, name: str, hint: str) -> RequestError:
+    """Return the error that a file of a run cannot be read."""
+    message = f"run `{run.id}` cannot be read: its {name} is damaged or gone"
+    return RequestError(Diagnostic("run-damaged", message, hint=hint))
 
 
 def alive_or_killed(found: RunStatus) -> RunStatus:

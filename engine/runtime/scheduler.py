@@ -8,6 +8,7 @@ overtakes it, so it cannot starve; a node that is too big for the machine runs a
 
 from __future__ import annotations
 
+import sys
 from bisect import bisect_left, insort
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -51,6 +52,7 @@ class Placement:
     memory_gb: float = 0.0
 
 
+PART_ROWS = 256  # fewer are not worth a process
 NOTHING = Demand()
 _Entry = tuple[int, int, str]  # minus the urgency, place in the plan, node id
 
@@ -187,6 +189,11 @@ def num_parts(
             left_gb = capacity.memory_gb - sum(place.memory_gb for place in running)
             free = min(free, int(left_gb / demand.memory_gb))
     return max(1, free // max(num_ready, 1))
+
+
+def num_parts_worth(num_rows: float | None) -> int:
+    """Return how many processes so many rows are worth: starting one takes as long as some do."""
+    return sys.maxsize if num_rows is None else max(1, int(num_rows // PART_ROWS))
 
 
 def _usable_gpus(

@@ -18,9 +18,9 @@ from __future__ import annotations
 import errno
 import json
 import os
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import suppress
-from dataclasses import asdict
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
+from dataclasses import asdict, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -60,12 +60,28 @@ class Store:
             return None
         return Artifact(path, manifest)
 
+    def fetch(self, key: str) -> Artifact | None:
+        """Return the artifact of a key with all its files in place, or None."""
+        return self.get(key)
+
+    @contextmanager
+    def working_on(self, key: str) -> Iterator[None]:
+        """Keep the scratch of a key while a process works on it; here it lies where it is safe."""
+        yield
+
+    def keep_run(self, run: str) -> None:
+        """Put a finished run where others find it; here it is."""
+
     def manifests(self) -> Iterator[Manifest]:
         """Stream the manifests of all artifacts."""
         for path in sorted(self.root.glob(f"artifacts/*/*/{MANIFEST}")):
             manifest = read_manifest(path)
             if manifest is not None:
                 yield manifest
+
+    def manifest(self, key: str) -> Manifest | None:
+        """Return the manifest of a key, whether or not its files are whole."""
+        return read_manifest(self.root / "artifacts" / key[:2] / key / MANIFEST)
 
     def lock(self, key: str) -> KeyLock:
         """Return the lock that a process must hold while it works on a key."""
@@ -76,6 +92,10 @@ class Store:
         path = self.root / "scratch" / key
         path.mkdir(parents=True, exist_ok=True)
         return path
+
+    def forget(self, key: str) -> None:
+        """Remove the scratch folder of a key: what is in it is of no use."""
+        _remove(self.root / "scratch" / key)
 
     def staging(self, key: str) -> Path:
         """Return a new empty folder to be published; what dead writers of the key left is removed.
@@ -92,9 +112,7 @@ class Store:
 
     def discard(self, staging: Path) -> None:
         """Remove a staging folder that will not be published."""
-        import shutil
-
-        shutil.rmtree(staging, ignore_errors=True)
+        _remove(staging)
 
     def publish(
         self,
@@ -152,10 +170,10 @@ class Store:
             content_digest=keys.digest([[entry.name, entry.sha256] for entry in files]),
         )
         _write_synced(staging / MANIFEST, _sealed_text(manifest))
-        for folder in (staging, *(path for path in staging.rglob("*") if path.is_dir())):
-            durable.sync(folder)
+        for folder in _folders(files):
+            durable.sync(staging / folder)
         self.move_in(node.key, staging)
-        _remove(self.root / "scratch" / node.key)
+        self.forget(node.key)
         artifact = self.get(node.key)
         assert artifact is not None
         return artifact
@@ -240,17 +258,21 @@ def read_manifest(path: Path) -> Manifest | None:
 
 def _sealed_text(manifest: Manifest) -> str:
     """Return the JSON of a manifest, with the digest of all before it as its last value."""
-    text = json.dumps(asdict(manifest), indent=1, sort_keys=True).removesuffix("\n}")
+    data = asdict(replace(manifest, files=()))  # which copies each file field by field, slowly
+    data["files"] = [
+        {"name": entry.name, "size_bytes": entry.size_bytes, "sha256": entry.sha256}
+        for entry in manifest.files
+    ]
+    text = json.dumps(data, indent=1, sort_keys=True).removesuffix("\n}")
     return f'{text}{_SEAL}{keys.text_digest(text)}"\n}}'
 
 
 def _is_whole(folder: Path, entry: FileEntry) -> bool:
     with suppress(OSError):
-        path = folder / entry.name
-        found = path.stat()
+        found = os.stat(f"{folder}/{entry.name}")  # noqa: PTH116  # an artifact may have many
         if found.st_size != entry.size_bytes:
             return False
-        return found.st_mtime_ns == SEALED_NS or _is_sound(path, entry)
+        return found.st_mtime_ns == SEALED_NS or _is_sound(folder / entry.name, entry)
     return False
 
 
@@ -268,33 +290,50 @@ def file_digest(path: Path) -> str:
     return hashing.digest_file(str(path)).hex()
 
 
-def _plain_files(folder: Path) -> list[Path]:
-    found = sorted(path for path in folder.rglob("*") if path.is_symlink() or not path.is_dir())
-    for path in found:
-        if path.is_symlink() or not path.is_file():
-            raise ValueError(f"`{path.name}` is not a plain file: an artifact holds nothing else")
-    return found
+def _plain_files(folder: str, prefix: str = "") -> Iterator[str]:
+    """Yield the names of all files below a folder. Raise ValueError for what is no plain file."""
+    for entry in list(os.scandir(f"{folder}/{prefix}")):
+        if entry.is_dir(follow_symlinks=False):
+            yield from _plain_files(folder, f"{prefix}{entry.name}/")
+        elif entry.is_file(follow_symlinks=False):
+            yield prefix + entry.name
+        else:
+            raise ValueError(f"`{entry.name}` is not a plain file: an artifact holds nothing else")
 
 
 def _sealed(folder: Path) -> tuple[FileEntry, ...]:
     """Hash all files of a folder, bring them to the disk and make them read-only."""
-    paths = _plain_files(folder)
-    size_bytes = sum(path.stat().st_size for path in paths)
-    entries = hashing.side_by_side(partial(_entry, folder), paths, size_bytes)
-    durable.bring_to_disk(folder, paths)
+    names = sorted(_plain_files(str(folder)), key=lambda name: name.split("/"))
+    size_bytes = sum(os.stat(f"{folder}/{name}").st_size for name in names)  # noqa: PTH116
+    entries = hashing.side_by_side(partial(_entry, str(folder)), names, size_bytes)
+    durable.bring_to_disk(folder, names)
     return tuple(entries)
 
 
-def _entry(folder: Path, path: Path) -> FileEntry:
-    descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+def _folders(files: Iterable[FileEntry]) -> set[str]:
+    """Return all folders on the way to files, "" for the one they are named from."""
+    found = {""}
+    for name in {entry.name.rpartition("/")[0] for entry in files}:
+        parts = name.split("/")
+        found.update("/".join(parts[:depth]) for depth in range(1, len(parts) + 1))
+    return found
+
+
+def _entry(folder: str, name: str) -> FileEntry:
+    descriptor = os.open(f"{folder}/{name}", os.O_RDONLY | os.O_CLOEXEC)
     try:
         sha256 = hashing.digest_open(descriptor).hex()
         os.fchmod(descriptor, 0o444)
         os.utime(descriptor, ns=(SEALED_NS, SEALED_NS))
-        size = os.fstat(descriptor).st_size
+        return FileEntry(name, os.fstat(descriptor).st_size, sha256)
     finally:
         os.close(descriptor)
-    return FileEntry(path.relative_to(folder).as_posix(), size, sha256)
+
+
+def seal(path: Path) -> None:
+    """Make a file read-only and give it the time of change of published files."""
+    path.chmod(0o444)
+    os.utime(path, ns=(SEALED_NS, SEALED_NS))
 
 
 def _remove(folder: Path) -> None:
@@ -317,8 +356,7 @@ def _link_file(source: Path, target: Path) -> None:
         import shutil
 
         shutil.copyfile(source, target)
-        target.chmod(0o444)
-        os.utime(target, ns=(SEALED_NS, SEALED_NS))
+        seal(target)
 
 
 def _write_synced(path: Path, text: str) -> None:

@@ -17,6 +17,8 @@ from engine.runtime.store import Store
 
 RUNS_LOOKED_AT = 20
 _FINISHED = b'"node_finished"'  # the name of `events.NodeFinished` in a log
+_HEAD_CHARS = 40  # of a line: the name of its type is among them
+_CHUNK_BYTES = 1 << 20
 
 
 def measurements(store: Store) -> list[Measurement]:
@@ -46,14 +48,9 @@ def _facts(run: Path) -> dict[str, Any] | None:
 def _of_run(run: Path, facts: dict[str, Any]) -> Iterator[Measurement]:
     settings = facts.get("settings")
     device = settings.get("device", "cpu") if isinstance(settings, dict) else "cpu"
-    try:
-        lines = (run / "events.jsonl").read_bytes().split(b"\n")[:-1]  # the last may be torn
-    except OSError:
-        return
-    for line in lines:
-        if _FINISHED in line[:40]:
-            with suppress(ValueError, KeyError, TypeError, AttributeError):
-                yield _of_event(json.loads(line), facts["recipe"], run.name, str(device))
+    for line in _finished_lines(run / "events.jsonl"):
+        with suppress(ValueError, KeyError, TypeError, AttributeError):
+            yield _of_event(json.loads(line), facts["recipe"], run.name, str(device))
 
 
 def _of_event(event: dict[str, Any], recipe: str, run: str, device: str) -> Measurement:
@@ -68,3 +65,27 @@ def _of_event(event: dict[str, Any], recipe: str, run: str, device: str) -> Meas
         counts={name: number + 0 for name, number in event.get("counts", {}).items()},
         device=device,
     )
+
+
+def _finished_lines(path: Path) -> Iterator[bytes]:
+    """Yield the lines that tell of a finished node: one in a thousand of a long run."""
+    try:
+        file = path.open("rb")
+    except OSError:
+        return
+    rest = b""
+    with file:
+        while chunk := file.read(_CHUNK_BYTES):
+            whole, end, torn = (rest + chunk).rpartition(b"\n")
+            yield from _lines_with(_FINISHED, whole + end)
+            rest = torn  # the very last may be torn for good
+
+
+def _lines_with(word: bytes, lines: bytes) -> Iterator[bytes]:
+    """Yield the lines that begin, but for a few characters, with a word."""
+    place = lines.find(word)
+    while place >= 0:
+        start, end = lines.rfind(b"\n", 0, place) + 1, lines.index(b"\n", place)
+        if place - start < _HEAD_CHARS:
+            yield lines[start:end]
+        place = lines.find(word, end)

@@ -21,7 +21,7 @@ from engine.artifacts import Artifact, Manifest
 from engine.diagnostics import Diagnostic, RequestError
 from engine.plan import graph, keys
 from engine.runtime.runs import Run
-from engine.runtime.store import MANIFEST, SEALED_NS, Store, read_manifest, write_whole
+from engine.runtime.store import MANIFEST, Store, read_manifest, seal, write_whole
 
 FORMAT = 1
 INDEX = "adapt-export.json"
@@ -75,7 +75,7 @@ def bring_in(folder: Path, store: Store) -> Carried:
     run = Run(source.runs / index["run"])
     try:
         planned = {node.key for node in run.plan().nodes}
-    except (OSError, ValueError, KeyError, TypeError) as error:
+    except RequestError as error:
         raise _refused(f"the plan of its run is no plan: {error}") from error
     if planned != set(index["keys"]):
         raise _refused("its artifacts are not those of its plan")
@@ -113,8 +113,7 @@ def _copy(artifact: Artifact, target: Store) -> int:
         if _copied_digest(artifact.path / entry.name, path) != entry.sha256:
             target.discard(staging)
             raise _refused(f"`{entry.name}` of {artifact.manifest.key} is damaged")
-        path.chmod(0o444)
-        os.utime(path, ns=(SEALED_NS, SEALED_NS))
+        seal(path)
         num_bytes += entry.size_bytes
     shutil.copyfile(artifact.path / MANIFEST, staging / MANIFEST)
     (staging / MANIFEST).chmod(0o444)

@@ -25,7 +25,7 @@ from engine.artifacts import Artifact, Inputs, Outputs
 from engine.diagnostics import AdaptError, ExitCode, StageError
 from engine.plan import graph
 from engine.plan.stage import Machine, Node, Part, PartDone, Stage, Stopped, Tools
-from engine.runtime import retries
+from engine.runtime import opening, retries
 from engine.runtime.locks import BEAT_S, KeyLock
 from engine.runtime.store import Store
 
@@ -45,6 +45,7 @@ class Job:
     machine: Machine
     folder: Path  # relative paths of the recipe start here
     part: Part | None = None  # work on this share of the shards only
+    remote: str = ""  # URL of a shared store
 
     def to_json(self) -> dict[str, Any]:
         """Return the JSON form."""
@@ -54,6 +55,7 @@ class Job:
             "inputs": {port: dict(labels) for port, labels in self.inputs.items()},
             "machine": asdict(self.machine),
             "folder": str(self.folder),
+            "remote": self.remote,
             "part": asdict(self.part) if self.part else None,
         }
 
@@ -66,6 +68,7 @@ def job_from_json(data: Mapping[str, Any]) -> Job:
         inputs=data["inputs"],
         machine=Machine(**data["machine"]),
         folder=Path(data["folder"]),
+        remote=data.get("remote", ""),
         part=Part(**data["part"]) if data.get("part") else None,
     )
 
@@ -124,7 +127,7 @@ class StopSignal:
 
 def execute(job: Job, world: World, send: Send, stop: StopSignal) -> dict[str, Any]:
     """Run a job under the lock of its key and publish its artifact; return the last message."""
-    store = Store(job.store)
+    store = opening.open_store(job.store, job.remote)
     part = f".part-{job.part.index}-of-{job.part.count}" if job.part else ""
     lock = store.lock(f"{job.node.key}{part}")
     if not lock.try_acquire():
@@ -136,7 +139,8 @@ def execute(job: Job, world: World, send: Send, stop: StopSignal) -> dict[str, A
     try:
         if store.get(job.node.key) is not None:
             return {"type": "cached", "reason": MEANWHILE}
-        return _run_stage(job, world, store, send, stop, lock)
+        with store.working_on(job.node.key):
+            return _run_stage(job, world, store, send, stop, lock)
     finally:
         released.set()
         lock.release()
@@ -148,10 +152,7 @@ def _run_stage(
     node = job.node
     stage = world.stage(node.stage)
     reads = stage.reads(node.params)
-    parents = {
-        port: {label: _input(store, key, label) for label, key in labels.items()}
-        for port, labels in job.inputs.items()
-    }
+    parents = _parents(store, job)
     inputs = Inputs({port: _narrowed(labels, reads.get(port)) for port, labels in parents.items()})
     tools = Tools(
         seed=node.seed,
@@ -167,11 +168,14 @@ def _run_stage(
     )
     params = plugin.bind(stage.params, node.params)
     if job.part is not None:
-        return _run_part(stage, inputs, params, tools)
+        found = _run_part(stage, inputs, params, tools)
+        _check_inputs(store, job)
+        return found
     outputs = Outputs(store.staging(node.key))
     try:
         stage.run(inputs, params, outputs, tools)
         counts = outputs.counts()
+        _check_inputs(store, job)
         if not lock.is_ours():
             raise StageError(
                 "another run took the node over while this process stood still", is_transient=True
@@ -181,6 +185,22 @@ def _run_stage(
         store.discard(outputs.path)  # on a full disk the other nodes need the room now
         raise
     return {"type": "finished", "counts": counts}
+
+
+def _parents(store: Store, job: Job) -> dict[str, dict[str, Artifact]]:
+    return {
+        port: {label: _input(store, key, label) for label, key in labels.items()}
+        for port, labels in job.inputs.items()
+    }
+
+
+def _check_inputs(store: Store, job: Job) -> None:
+    """Raise InputError if an input was touched while it was read: what was made of it is void."""
+    try:
+        _parents(store, job)
+    except InputError:
+        store.forget(job.node.key)
+        raise
 
 
 def _run_part(stage: Stage, inputs: Inputs, params: Any, tools: Tools) -> dict[str, Any]:
@@ -253,7 +273,7 @@ class InputError(StageError):
 
 
 def _input(store: Store, key: str, label: str) -> Artifact:
-    artifact = store.get(key)
+    artifact = store.fetch(key)
     if artifact is None:
         raise InputError(f"its input `{label}` has gone from the store", (key,))
     return artifact

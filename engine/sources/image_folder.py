@@ -25,7 +25,7 @@ from engine.sources._files import RowError
 UNSUPPORTED = (".svg", ".svgz", ".heic", ".heif", ".psd", ".eps", ".ai", ".dcm", ".nii")
 METADATA = ("metadata.jsonl", "metadata.csv")
 CAPTIONS = ("captions.csv",)
-_SUFFIXES = frozenset((*_files.PICTURES, *UNSUPPORTED))
+_ENDINGS = frozenset(suffix.removeprefix(".") for suffix in (*_files.PICTURES, *UNSUPPORTED))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -71,20 +71,19 @@ def num_rows(params: Params, context: SourceContext) -> int:
 def fingerprint(params: Params, locate: Locate, digest_file: DigestFile) -> dict[str, object]:
     """Return a digest over the relative paths and contents of pictures and captions."""
     root = _files.located_folder(params.path, locate)
-    names = list(_files.names(root))
-    stems = {stem for stem, suffix in map(os.path.splitext, names) if _is_suffix(suffix)}
+    # No path for each file, nor a call: a million of them are planned with.
+    parts = [(name, *name.rpartition(".")) for name in _files.names(root)]
+    stems = {stem for _, stem, _, ending in parts if ending.lower() in _ENDINGS}
     if not stems:
         raise ValueError(f"the folder `{params.path}` has no pictures")
-    matters = [name for name in names if _matters(name, stems)]
-    return _files.digest_of_names([(name, f"{root}/{name}") for name in matters], digest_file)
-
-
-def _matters(name: str, stems: set[str]) -> bool:
-    """Tell whether a file is a picture, a caption beside one or a table of captions."""
-    stem, suffix = os.path.splitext(name)  # noqa: PTH122  # a path for each file takes long
-    if _is_suffix(suffix) or (suffix == ".txt" and stem in stems):
-        return True
-    return name.rpartition("/")[2] in METADATA + CAPTIONS
+    matters = [
+        (name, f"{root}/{name}")
+        for name, stem, _, ending in parts
+        if ending.lower() in _ENDINGS
+        or (ending == "txt" and stem in stems)
+        or name.rpartition("/")[2] in METADATA + CAPTIONS
+    ]
+    return _files.digest_of_names(matters, digest_file)
 
 
 def _row(path: Path, listing: Listing, licence: str | None) -> Row | Problem:
@@ -161,11 +160,7 @@ def _table_rows(path: Path) -> Iterator[Any]:
 
 
 def _is_picture(path: Path) -> bool:
-    return _is_suffix(path.suffix)
-
-
-def _is_suffix(suffix: str) -> bool:
-    return suffix.lower() in _SUFFIXES
+    return path.suffix.lower().removeprefix(".") in _ENDINGS
 
 
 PLUGIN = Source(version=1, params=Params, rows=rows, fingerprint=fingerprint, num_rows=num_rows)

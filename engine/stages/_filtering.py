@@ -15,7 +15,7 @@ from typing import Any
 
 from engine import plugin
 from engine.artifacts import Artifact
-from engine.filters import Decide, Filter, FilterContext, TextModel, Verdict
+from engine.filters import Decide, Filter, FilterContext, Share, TextModel, Verdict
 from engine.images import ImageBank
 from engine.plan.stage import Tools
 from engine.plugin import ModelUse, Use
@@ -78,6 +78,11 @@ class OpenFilter:
         assert self._measure is not None
         return zip(left, self._measure.of([rows[place] for place in left]), strict=True)
 
+    def prepare(self, share: Share) -> None:
+        """Do a share of what must be done before it decides."""
+        if self._plug.prepare is not None:
+            self._plug.prepare(self._settings, self._context, share)
+
     @cached_property
     def decide(self) -> Decide:
         """Decides about one record after the other."""
@@ -132,6 +137,8 @@ def measure_share(
                 tools.progress(min(done, num_rows), num_rows, unit)
             elif in_order:
                 list(apply(filters[:in_order], number, rows))
+    for opened in filters:
+        opened.prepare(tools.share)
     tools.end_part()
 
 

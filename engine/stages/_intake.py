@@ -108,14 +108,22 @@ def _write(folder: Path, items: Iterable[Taken | Problem]) -> None:
         shutil.rmtree(leftover, ignore_errors=True)
     part = folder.with_name(f"{folder.name}.{secrets.token_hex(4)}.part")
     part.mkdir()
+    try:
+        _fill(part, items)
+        part.rename(folder)
+    except OSError:  # a full disk needs the room back
+        shutil.rmtree(part, ignore_errors=True)
+        raise
+
+
+def _fill(folder: Path, items: Iterable[Taken | Problem]) -> None:
     num_items = 0
-    with (part / _ROWS).open("w", encoding="utf-8") as lines, ImageWriter(part) as bank:
+    with (folder / _ROWS).open("w", encoding="utf-8") as lines, ImageWriter(folder) as bank:
         for item in items:
             lines.write(json.dumps(_item_json(item, bank), ensure_ascii=False) + "\n")
             num_items += 1
-    span = {"num_items": num_items, "digests": {p.name: _digest(p) for p in part.iterdir()}}
-    (part / _SPAN).write_text(json.dumps(span), encoding="utf-8")
-    part.rename(folder)
+    span = {"num_items": num_items, "digests": {p.name: _digest(p) for p in folder.iterdir()}}
+    (folder / _SPAN).write_text(json.dumps(span), encoding="utf-8")
 
 
 def _is_whole(folder: Path) -> bool:

@@ -6,7 +6,7 @@ A share of the rows shows a blank image, so that the caption is read as well (ME
 from __future__ import annotations
 
 import random
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass, replace
 
 from engine import images
@@ -34,7 +34,8 @@ class Params:
 
 def run(inputs: Inputs, params: Params, outputs: Outputs, tools: Tools) -> None:
     """Write `model/` and `losses`."""
-    from engine.training.fit import Job, fit
+    from engine.training.fit import fit
+    from engine.training.job import Job
 
     bank = ImageBank([inputs["seed_tasks"].path])
     job = Job(
@@ -47,7 +48,7 @@ def run(inputs: Inputs, params: Params, outputs: Outputs, tools: Tools) -> None:
         lora=None,
         training=params.training,
     )
-    fit(chats(inputs, params, outputs, tools), _with_blanks(bank), job, outputs, tools)
+    fit(chats(inputs, params, outputs, tools), WithBlanks(bank), job, outputs, tools)
 
 
 def chats(inputs: Inputs, params: Params, outputs: Outputs, tools: Tools) -> Iterator[Record]:
@@ -72,18 +73,20 @@ def chats(inputs: Inputs, params: Params, outputs: Outputs, tools: Tools) -> Ite
         yield chat
 
 
-def _with_blanks(bank: ImageBank) -> Callable[[str], bytes]:
-    """Read images; `blank/<digest>` is a white one as large as that image."""
+@dataclass(frozen=True, slots=True)
+class WithBlanks:
+    """Reads images, in any process; `blank/<digest>` is a white one as large as that image."""
 
-    def read(name: str) -> bytes:
+    bank: ImageBank
+
+    def __call__(self, name: str) -> bytes:
+        """Return the encoded bytes."""
         if not name.startswith(BLANK):
-            return bank.encoded(name)
+            return self.bank.encoded(name)
         from PIL import Image
 
-        picture = images.decode(bank.encoded(name.removeprefix(BLANK)))
+        picture = images.decode(self.bank.encoded(name.removeprefix(BLANK)))
         return images.encode_png(Image.new("RGB", picture.size, "white"))
-
-    return read
 
 
 STAGE = Stage(

@@ -27,7 +27,8 @@ class Params:
 
 def run(inputs: Inputs, params: Params, outputs: Outputs, tools: Tools) -> None:
     """Write `model/` and `losses`; an earlier node's model is the start when there is one."""
-    from engine.training.fit import MODEL_FOLDER, Job, fit
+    from engine.training.fit import MODEL_FOLDER, fit
+    from engine.training.job import Job
 
     earlier = inputs.get("model")
     bank = ImageBank(artifact.path for artifact in inputs.many("images").values())

@@ -32,6 +32,7 @@ class Progress:
     losses: tuple[Mapping[str, Any], ...]
     unlogged: Mapping[str, float] = field(default_factory=dict)  # added up since the last of them
     num_halvings: int = 0  # of the micro-batch, because memory ran out
+    is_end: bool = False  # nothing follows that needs moments
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,18 +45,20 @@ class State:
     team: Team
     identity: str
 
-    def tensors(self) -> Iterator[tuple[str, Any]]:
+    def tensors(self, *, is_end: bool) -> Iterator[tuple[str, Any]]:
         """Yield the name and tensor of everything there is to keep."""
         yield from ((f"buffer/{name}", value) for name, value in self.buffers)
         for name, parameter in self.learning:
             yield f"parameter/{name}", parameter
-            moments = self.optimizer.state.get(parameter, {})
+            moments = {} if is_end else self.optimizer.state.get(parameter, {})
             yield from ((f"{m}/{name}", moments[m]) for m in _MOMENTS if m in moments)
 
 
 def save(folder: Path, state: State, progress: Progress) -> None:
     """Write a checkpoint; a kill leaves those before it. All processes of a split model call it."""
-    tensors = {name: state.team.whole(value) for name, value in state.tensors()}
+    tensors = {
+        name: state.team.whole(value) for name, value in state.tensors(is_end=progress.is_end)
+    }
     if not state.team.is_first:
         return
     for old in sealed.found(folder, STEM)[:-1]:

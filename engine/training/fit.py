@@ -4,18 +4,17 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from engine.artifacts import Outputs
 from engine.diagnostics import StageError
 from engine.models._inputs import InputMaker
-from engine.models._loading import ModelKit, load_weights, open_kit, random_weights
+from engine.models._loading import ModelKit
 from engine.plan.stage import Tools
-from engine.recipe.model import LoraSpec, TrainSpec
 from engine.records import Record
-from engine.training import parts
+from engine.training import ranks
+from engine.training.job import Job, start
 from engine.training.loop import Trainer, save_model
 from engine.training.masks import CUT
 from engine.training.prepared import Examples, prepare
@@ -25,20 +24,6 @@ MODEL_FOLDER = "model"
 ADAPTER_FOLDER = "adapter"
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Job:
-    """What to train, and how."""
-
-    name: str  # the model as the recipe writes it
-    model: str  # folder or hub id
-    revision: str | None
-    trust_remote_code: bool
-    starts_random: bool  # from the config alone
-    parts: tuple[str, ...]
-    lora: LoraSpec | None  # None: full fine-tuning
-    training: TrainSpec
-
-
 def fit(
     rows: Iterable[Record],
     read_image: Callable[[str], bytes],
@@ -46,12 +31,20 @@ def fit(
     outputs: Outputs,
     tools: Tools,
 ) -> None:
-    """Train on rows; write `model/`, `losses`, counts, and the ledger of rows without use."""
-    kit = open_kit(job.model, job.revision, job.trust_remote_code)
+    """Train on rows; write `model/`, `losses`, counts, and the ledger of rows without use.
+
+    With several devices one process each does the work, and `read_image` must be picklable.
+    """
+    kit = job.kit()
     inputs = InputMaker(kit, read_image, CACHE_BYTES)
     outputs.rows("losses")
     ready = _examples(rows, inputs, job, outputs, tools)
-    model = _start(kit, job, tools)
+    device = tools.machine.device
+    if ranks.count(job, tools.machine) > 1 and len(ready):
+        # They leave a checkpoint after the last step, from which the loop below has nothing to do.
+        ranks.train(ranks.Work(job, read_image, ready, tools.seed, tools.scratch), tools)
+        device = "cpu"  # one device may not hold it
+    model = start(kit, job, tools.seed, device)
     trainer = Trainer(model, kit.family, inputs, ready, job.training, tools)
     progress = trainer.run()
     for row in progress.losses:
@@ -79,21 +72,6 @@ def _examples(
             hint="the ledger of this node says why; is `training.max_length` too small?",
         )
     return ready
-
-
-def _start(kit: ModelKit, job: Job, tools: Tools) -> Any:
-    """Return the model before its first step, in float32, with the right parameters free."""
-    import torch
-
-    device = tools.machine.device
-    if job.starts_random:
-        model = random_weights(kit, seed=tools.seed, device=device)
-    else:
-        model = load_weights(kit, dtype=torch.float32, device=device)
-    if job.lora is None:
-        parts.freeze(model, kit.family, job.parts)
-        return model
-    return parts.with_lora(model, kit.family, job.parts, job.lora, tools.seed)
 
 
 def _save(model: Any, kit: ModelKit, job: Job, outputs: Outputs) -> None:

@@ -12,7 +12,7 @@ import hashlib
 import json
 import math
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -23,9 +23,10 @@ from engine.models._inputs import InputMaker
 from engine.plan.stage import Stopped, Tools
 from engine.plugin import unbind
 from engine.recipe.model import TrainSpec
-from engine.training import checkpoint, parts
+from engine.training import parts
 from engine.training.checkpoint import Progress, State
 from engine.training.collate import IGNORED, batches_from, collate
+from engine.training.keeper import Keeper, Meter
 from engine.training.masks import Example
 from engine.training.prepared import Examples
 from engine.training.team import ALONE, Team
@@ -65,10 +66,11 @@ class Trainer:
             return Progress(0, ())
         self._prepare()
         state = self._state()
-        keeper = _Keeper(self, state)
+        keeper = Keeper(self.tools, self.team, state, self.spec.save_steps, self.clock)
         progress = keeper.start()
+        self.num_halvings = max(self.tools.machine.shrink, progress.num_halvings)
         losses = list(progress.losses)
-        meter = _Meter(progress.unlogged)
+        meter = Meter(progress.unlogged)
         for step, rows in self._batches(progress.step):
             self._set_rates(state.optimizer, step)
             try:
@@ -79,11 +81,14 @@ class Trainer:
             done = step + 1
             if done % self.spec.logging_steps == 0 or done == self.num_steps:
                 losses.append(self._log_row(done, meter))
-                meter = _Meter()
-            if keeper.is_due(done):
+                meter = Meter()
+            if done < self.num_steps and keeper.is_due(done):
                 keeper.keep(Progress(done, tuple(losses), meter.sums(), self.num_halvings))
             self.tools.progress(done, self.num_steps, "steps")
-        return Progress(self.num_steps, tuple(losses))
+        ended = Progress(self.num_steps, tuple(losses), is_end=True)
+        if self.team.count > 1:  # another process saves the model
+            keeper.keep(ended)
+        return ended
 
     def rate_factor(self, step: int) -> float:
         """Return the share of the peak learning rate at a step, counting from 0."""
@@ -155,12 +160,13 @@ class Trainer:
         num_trained = sum(int(example.is_trained[1:].sum()) for example in chosen)
         loss_sum = None
         while loss_sum is None:
-            torch.manual_seed(_seed(self.tools.seed, step))
+            torch.manual_seed(_seed(self.tools.seed, step, self.team.rank))
             loss_sum = self._gradients_if_they_fit(chosen, num_trained)
             if loss_sum is None:
                 self.num_halvings += 1
                 state.optimizer.zero_grad(set_to_none=True)
                 torch.cuda.empty_cache()
+        self.num_halvings = self.team.add_up(state.learning, loss_sum, self.num_halvings)
         if self.spec.max_grad_norm > 0:
             learning = [parameter for _, parameter in state.learning]
             torch.nn.utils.clip_grad_norm_(learning, self.spec.max_grad_norm)
@@ -173,13 +179,15 @@ class Trainer:
         try:
             return self._gradients(chosen, num_trained)
         except (RuntimeError, MemoryError) as error:
-            if not _is_out_of_memory(error):
+            if not is_out_of_memory(error):
                 raise
             if self.micro_batch_size == 1:
                 raise StageError(
                     "one row does not fit into memory",
                     hint="lower `training.max_length` or set `gradient_checkpointing: true`",
                 ) from error
+            if self.team.is_split:  # the others stand in the middle of a step: begin anew, smaller
+                raise
             return None
 
     def _gradients(self, chosen: Sequence[Example], num_trained: int) -> Any:
@@ -187,7 +195,7 @@ class Trainer:
 
         total = torch.zeros((), device=self.tools.machine.device)
         for rows in self._micro_batches(chosen):
-            if self.tools.stopping():
+            if self.team.agree(self.tools.stopping):
                 raise Stopped
             loss = self._loss_sum(rows)
             (loss / num_trained).backward()
@@ -199,8 +207,8 @@ class Trainer:
         if self.family.image_axis is None:  # its processor refuses rows without images among others
             groups = [[e for e in chosen if e.digests], [e for e in chosen if not e.digests]]
         for group in groups:
-            for first in range(0, len(group), self.micro_batch_size):
-                yield group[first : first + self.micro_batch_size]
+            if group:
+                yield from self.team.micro_batches(group, self.micro_batch_size)
 
     def _loss_sum(self, rows: Sequence[Example]) -> Any:
         import torch
@@ -224,7 +232,7 @@ class Trainer:
         is_large = sum(p.numel() for p in self.model.parameters()) > LARGE_MODEL_PARAMETERS
         return self.tools.machine.device != "cpu" and is_large
 
-    def _log_row(self, done: int, meter: _Meter) -> dict[str, Any]:
+    def _log_row(self, done: int, meter: Meter) -> dict[str, Any]:
         loss = meter.mean()
         if not math.isfinite(loss):
             raise StageError(
@@ -252,70 +260,7 @@ class Trainer:
         return digest.hexdigest()
 
 
-class _Meter:
-    """Adds up losses on the device; reading them waits for it, so that is done when logging."""
-
-    def __init__(self, sums: Mapping[str, float] | None = None) -> None:
-        sums = sums or {}
-        self.num_tokens = int(sums.get("num_tokens", 0))
-        self._num_trained = int(sums.get("num_trained", 0))
-        self._loss_sum: Any = sums.get("loss_sum", 0.0)
-
-    def add(self, loss_sum: Any, num_trained: int, num_tokens: int) -> None:
-        self._loss_sum = self._loss_sum + loss_sum
-        self._num_trained += num_trained
-        self.num_tokens += num_tokens
-
-    def mean(self) -> float:
-        return float(self._loss_sum) / max(self._num_trained, 1)
-
-    def sums(self) -> dict[str, float]:
-        """Return what `_Meter` begins with to go on from here; every float32 is a float as well."""
-        return {
-            "num_tokens": self.num_tokens,
-            "num_trained": self._num_trained,
-            "loss_sum": float(self._loss_sum),
-        }
-
-
-class _Keeper:
-    """Decides when to take a checkpoint, and takes it."""
-
-    def __init__(self, trainer: Trainer, state: State) -> None:
-        self._trainer = trainer
-        self._state = state
-        self._kept_step = 0
-        self._kept_at = trainer.clock()
-
-    def start(self) -> Progress:
-        """Go back to the last checkpoint, if there is one."""
-        trainer = self._trainer
-        progress = checkpoint.load(trainer.tools.scratch, self._state)
-        self._kept_step = progress.step
-        trainer.num_halvings = max(trainer.tools.machine.shrink, progress.num_halvings)
-        if progress.step:
-            trainer.tools.log(f"goes on after step {progress.step}")
-        return progress
-
-    def is_due(self, done: int) -> bool:
-        """Tell whether to keep what there is: after so many steps, or so much time."""
-        trainer = self._trainer
-        if done == trainer.num_steps:
-            return False
-        waited_s = trainer.clock() - self._kept_at
-        if done % trainer.spec.save_steps == 0:
-            return True
-        return waited_s >= trainer.tools.machine.checkpoint_every_s
-
-    def keep(self, progress: Progress) -> None:
-        """Write a checkpoint unless this step has one."""
-        if progress.step != self._kept_step:
-            checkpoint.save(self._trainer.tools.scratch, self._state, progress)
-        self._kept_step = progress.step
-        self._kept_at = self._trainer.clock()
-
-
-def _is_out_of_memory(error: BaseException) -> bool:
+def is_out_of_memory(error: BaseException) -> bool:
     """Tell whether memory ran out; for the CPU torch says so only in words."""
     import torch
 
@@ -323,8 +268,9 @@ def _is_out_of_memory(error: BaseException) -> bool:
     return known or "can't allocate memory" in str(error)
 
 
-def _seed(seed: int, step: int) -> int:
-    return int.from_bytes(hashlib.sha256(f"{seed}/{step}".encode()).digest()[:7], "big")
+def _seed(seed: int, step: int, rank: int) -> int:
+    text = f"{seed}/{step}/{rank}" if rank else f"{seed}/{step}"
+    return int.from_bytes(hashlib.sha256(text.encode()).digest()[:7], "big")
 
 
 def save_model(model: Any, kit: Any, folder: Path, dtype: Any) -> None:

@@ -161,15 +161,21 @@ def main() -> None:
             if name == "fingerprint, warm":
                 bench.fingerprint()
             found[name].append(measure(work, before))
-    print("| what | wall (range) | processor time | times |\n|---|---|---|---|")
-    median = {name: spread([wall for wall, _ in of]).median for name, of in found.items()}
+    print("| what | wall (range) | processor time | wall and processor time, in times |")
+    print("|---|---|---|---|")
+    walls = {name: spread([wall for wall, _ in of]).median for name, of in found.items()}
+    cpus = {name: spread([cpu for _, cpu in of]).median for name, of in found.items()}
     for name, of in found.items():
         wall = spread([wall for wall, _ in of])
         reach = f"{seconds(wall.low)} - {seconds(wall.high)}"
         against = cases[name][2]
-        times = f"{median[name] / median[against]:.2f} of {against}" if against != name else ""
-        cpu = spread([cpu for _, cpu in of]).median
-        print(f"| {name} | **{seconds(wall.median)}** ({reach}) | {seconds(cpu)} | {times} |")
+        times = ""
+        if against != name:
+            wall_ratio, cpu_ratio = walls[name] / walls[against], cpus[name] / cpus[against]
+            times = f"{wall_ratio:.2f}, {cpu_ratio:.2f} of {against}"
+        print(
+            f"| {name} | **{seconds(wall.median)}** ({reach}) | {seconds(cpus[name])} | {times} |"
+        )
 
 
 if __name__ == "__main__":

@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import argparse
 import os
+import resource
 import shutil
 import subprocess
 import sys
@@ -44,7 +45,6 @@ class Lab:
     kept: Path  # where a round that went wrong is left
     seed: int
     kinds: Sequence[str]
-    can_verify: bool
     in_turn: bool = False  # every kind once, then again, instead of by weight
     max_to_do: int | None = None  # nodes that may be missing at the start of a round
 
@@ -92,9 +92,7 @@ def _play_all(args: argparse.Namespace, folder: Path) -> int:
     reference = miniature.make(args.recipe.resolve(), folder / "reference")
     print(f"undisturbed: {len(reference.plan.nodes)} nodes, {reference.wall_s:.1f} s", flush=True)
     kept = args.keep.resolve()
-    lab = Lab(
-        reference, folder, kept, args.seed, kinds, _can_verify(), args.in_turn, args.max_to_do
-    )
+    lab = Lab(reference, folder, kept, args.seed, kinds, args.in_turn, args.max_to_do)
     numbers = args.only or range(1, args.rounds + 1)
     results = []
     with ThreadPoolExecutor(args.jobs) as pool:
@@ -121,7 +119,7 @@ def play(lab: Lab, number: int) -> Result:
     start = time.monotonic()
     with ExitStack() as stack:
         disk = stack.enter_context(Disk(folder, _DISK_BYTES)) if kind == "full-disk" else None
-        round_ = Round(lab.reference, folder, str(folder), rng, lab.can_verify, disk)
+        round_ = Round(lab.reference, folder, str(folder), rng, disk)
         try:
             reruns = _disturb(round_, kind, lab.max_to_do)
         except Exception as error:  # one round must not cost the others
@@ -149,8 +147,10 @@ def _disturb(round_: Round, kind: str, max_to_do: int | None) -> list[int]:
 
 
 def _summary(results: Sequence[Result], wall_s: float) -> str:
+    used = resource.getrusage(resource.RUSAGE_CHILDREN)
+    cpu_s = used.ru_utime + used.ru_stime
     lines = [
-        f"\n{len(results)} rounds in {wall_s:.0f} s",
+        f"\n{len(results)} rounds in {wall_s:.0f} s, with {cpu_s:.0f} s of CPU",
         f"  {'kind':10} rounds  wrong  reruns  s",
     ]
     for kind in sorted({result.kind for result in results}):
@@ -181,16 +181,6 @@ def _replay(args: argparse.Namespace, result: Result) -> str:
     words += ["--in-turn"] if args.in_turn else []
     words += ["--max-to-do", str(args.max_to_do)] if args.max_to_do else []
     return f"again: python -m tests.chaos.chaos {' '.join(words)} --only {result.number}"
-
-
-def _can_verify() -> bool:
-    done = subprocess.run(
-        [*miniature.adapt(), "store", "verify", "--help"],
-        cwd=ROOT,
-        capture_output=True,
-        check=False,
-    )
-    return done.returncode == 0
 
 
 def _fast_folder() -> str | None:

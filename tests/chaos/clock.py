@@ -41,6 +41,11 @@ class Clock:
         temporary.write_text(f"{seconds:+d}\n", encoding="utf-8")
         temporary.replace(self.path)
 
+    def tidy(self, pid: int) -> None:
+        """Remove what libfaketime leaves in shared memory when a process is killed under it."""
+        for name in (f"faketime_shm_{pid}", f"sem.faketime_sem_{pid}"):
+            Path("/dev/shm", name).unlink(missing_ok=True)
+
     def environment(self) -> dict[str, str]:
         """Return what puts a process under this clock."""
         return {

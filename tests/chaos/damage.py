@@ -50,7 +50,7 @@ def do(path: Path, how: str, rng: Random, *, is_silent: bool = True) -> str:
 
 def _flip(data: bytes, rng: Random) -> tuple[bytes, str]:
     changed = bytearray(data)
-    bits = [rng.randrange(8 * len(data)) for _ in range(rng.choice([1, 1, 3]))]
+    bits = rng.sample(range(8 * len(data)), rng.choice([1, 1, 3]))
     for bit in bits:
         changed[bit // 8] ^= 1 << bit % 8
     return bytes(changed), f"bit {_words(bits)} flipped"

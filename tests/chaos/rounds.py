@@ -27,7 +27,6 @@ class Round:
     folder: Path
     mark: str
     rng: Random
-    can_verify: bool  # `adapt store verify` is there to find silent damage
     disk: Disk | None = None  # a small one of its own, if the round wants it full
     done: list[str] = field(default_factory=list)  # what was done to it, for people
     problems: list[str] = field(default_factory=list)

@@ -6,14 +6,17 @@ import re
 import signal
 import subprocess
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
+from engine.diagnostics import ExitCode
 from tests.chaos import clock, damage, disk, miniature, processes, rounds
 from tests.chaos.clock import Clock
 from tests.chaos.rounds import Moment, Round
 
 GONE_S = 10.0  # after the engine was killed, nothing of the run may live longer
 DAY_S = 86400
+ALL = tuple(damage.PLACES)
+DONE = ("artifact", "manifest", "realised", "digests", "events", "run", "user cache")
 
 
 def kill(round_: Round) -> None:
@@ -62,10 +65,27 @@ def stop(round_: Round) -> None:
 def flip(round_: Round) -> None:
     """Damage files of the store while nothing runs, then look for damage."""
     round_.rng.choice([kill, power_cut, stop])(round_)
+    damaged = set()
     for _ in range(round_.rng.choice([1, 1, 2, 4])):
-        _damage_one(round_)
-    if round_.can_verify:
-        _verify(round_)
+        damaged.add(_damage_one(round_, ALL, is_silent=round_.rng.random() < 0.5))
+    keys = {key for key in damaged if key}
+    code = _verify(round_, keys)
+    expected = ExitCode.GATE_SAID_NO if keys else ExitCode.DONE
+    if code != expected:
+        round_.problem(f"verify ended with {code}, not {expected}")
+
+
+def write_over(round_: Round) -> None:
+    """Change a file of the store while a run goes on, as a wrong program would.
+
+    What is still being made is left alone: nobody can know yet what should be in it.
+    """
+    run, moment, _ = _start_and_wait(round_)
+    round_.done.append(str(moment))
+    key = _damage_one(round_, DONE, is_silent=False)
+    round_.end(run)
+    code = _verify(round_, set())
+    round_.done.append(f"verify: {code}, damaged {key and key[:8]}")
 
 
 def full_disk(round_: Round) -> None:
@@ -102,6 +122,7 @@ def clock_jump(round_: Round) -> None:
         run.kill()
         round_.done.append("killed")
     round_.end(run, [-signal.SIGKILL])
+    watch.tidy(run.pid)
     watch.shift(_some_time(round_))
 
 
@@ -123,23 +144,29 @@ def _some_time(round_: Round) -> int:
     return round_.rng.choice([-DAY_S, DAY_S, -400 * DAY_S, 3600, -3600, 30, 0])
 
 
-def _damage_one(round_: Round) -> None:
+def _damage_one(round_: Round, places: Sequence[str], *, is_silent: bool) -> str | None:
+    """Damage a file; return the key of the artifact that it belongs to, if it does."""
     rng = round_.rng
-    places = [place for place in damage.PLACES if damage.files(round_.folder, place)]
-    place = rng.choice(places)
+    place = rng.choice([place for place in places if damage.files(round_.folder, place)])
     path = rng.choice(damage.files(round_.folder, place))
-    is_findable = round_.can_verify or place != "artifact"  # only hashing all finds it there
-    is_silent = is_findable and rng.random() < 0.5
-    text = damage.do(path, rng.choice(list(damage.HOW)), rng, is_silent=is_silent)
+    try:
+        text = damage.do(path, rng.choice(list(damage.HOW)), rng, is_silent=is_silent)
+    except FileNotFoundError:  # the run that goes on has just removed it
+        return None
     name = path.relative_to(round_.folder)
     shown = re.sub(r"([0-9a-f]{8})[0-9a-f]{56}", r"\1", str(name))
-    if name.parts[:2] == ("store", "artifacts"):
-        round_.excuse(name.parts[3])
     round_.done.append(f"{shown}: {text}")
+    if name.parts[:2] != ("store", "artifacts"):
+        return None
+    round_.excuse(name.parts[3])
+    return name.parts[3]
 
 
-def _verify(round_: Round) -> None:
-    """Look for damage, as a person who has doubts would."""
+def _verify(round_: Round, damaged: set[str]) -> int:
+    """Look for damage, as a person who has doubts would; return the exit code.
+
+    Every damaged artifact must be named.
+    """
     done = subprocess.run(
         [*miniature.adapt(), "store", "verify", "--store", str(round_.store.root)],
         cwd=round_.folder,
@@ -148,9 +175,12 @@ def _verify(round_: Round) -> None:
         text=True,
         check=False,
     )
-    round_.done.append(f"verify: {done.returncode}")
-    if "Traceback" in done.stderr or done.returncode == 4:
+    if done.returncode == ExitCode.ENGINE_BUG:
         round_.problem(f"verify failed: {done.stderr[-300:]}")
+    for key in sorted(damaged):
+        if key[:12] not in done.stdout:
+            round_.problem(f"verify does not name {key[:12]}")
+    return done.returncode
 
 
 def _start_and_wait(round_: Round) -> tuple[subprocess.Popen[bytes], Moment, bool]:
@@ -172,6 +202,7 @@ TROUBLES: dict[str, tuple[int, Callable[[Round], None]]] = {  # name -> weight, 
     "power-cut": (4, power_cut),
     "stop": (3, stop),
     "flip": (5, flip),
+    "write": (2, write_over),
     "full-disk": (4, full_disk),
     "clock": (3, clock_jump),
     "two-runs": (2, two_runs),

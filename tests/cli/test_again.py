@@ -180,6 +180,16 @@ def damage_a_manifest(shell: Shell) -> None:
     path.write_text(path.read_text().replace("sha256", "sha255"))
 
 
+def touch_a_file(shell: Shell) -> None:
+    (shell.artifact("two") / "made.json").touch()
+
+
+def change_a_file(shell: Shell) -> None:
+    path = shell.artifact("two") / "made.json"
+    path.chmod(0o644)
+    path.write_text(path.read_text().replace("two", "owt"))
+
+
 def lose_an_artifact(shell: Shell) -> None:
     shutil.rmtree(shell.artifact("one"))
 
@@ -196,6 +206,8 @@ def change_the_recipe(shell: Shell) -> None:
         (lose_a_file, 1),
         (cut_a_file, 1),
         (damage_a_manifest, 1),
+        (touch_a_file, 0),
+        (change_a_file, 1),
         (lose_an_artifact, 1),
         (change_the_recipe, 2),
     ],

@@ -163,6 +163,22 @@ def test_gc_leaves_alone_what_a_living_run_works_on(root: Path, tmp_path: Path, 
     assert len(marks.read_text().split()) == 20
 
 
+@pytest.mark.parametrize("name", ["plan.json", "run.json"])
+def test_gc_removes_nothing_while_the_facts_of_a_run_are_damaged(
+    fill, call: Call, root: Path, name: str
+):
+    run = fill(chain(3))
+    before = artifacts(root)
+    (run.path / name).write_text("{")
+    code, found = call("gc", "--keep", "1")
+
+    assert code == 1
+    (problem,) = found["diagnostics"]
+    assert problem["code"] == "run-damaged"
+    assert run.id in problem["message"]
+    assert artifacts(root) == before
+
+
 def test_links_to_one_content_count_once(fill, call: Call, root: Path):
     build = PlanBuilder()
     build.add("count", note="moves the key")
@@ -225,6 +241,19 @@ def test_verify_names_each_damaged_file_and_the_next_run_makes_it_anew(
     fill(chain())
     assert [row["number"] for row in store.get(other).rows("rows")] == [0, 2, 4]
     assert call("verify")[0] == 0
+
+
+def test_verify_names_damage_also_where_the_plan_of_the_run_is_damaged(
+    fill, call: Call, root: Path
+):
+    run = fill(chain())
+    (run.path / "plan.json").write_text("{")
+    artifact = Store(root).get(chain().nodes[0].key)
+    flip(artifact.file("rows-00000.jsonl"), is_silent=True)
+    code, found = call("verify")
+
+    assert code == 5
+    assert [item["key"] for item in found["damages"]] == [chain().nodes[0].key]
 
 
 def test_verify_of_a_run_looks_at_nothing_else(fill, call: Call, root: Path):

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import resource
 import threading
 from pathlib import Path
 from typing import NoReturn
@@ -59,6 +60,18 @@ def test_what_a_dead_writer_left_is_no_shard(tmp_path: Path) -> None:
     path.with_suffix(".tmp").write_text("half")
 
     assert journal.kept(tmp_path, "s", 0, lambda: ROWS) == ROWS
+
+
+def test_a_shard_that_finds_no_room_leaves_nothing_behind(tmp_path: Path) -> None:
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (40, hard))
+    try:
+        with pytest.raises(OSError, match="File too large"):
+            journal.kept(tmp_path, "s", 0, lambda: ROWS)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+
+    assert [path for path in tmp_path.rglob("*") if path.is_file()] == []
 
 
 def test_writers_of_one_shard_do_not_disturb_each_other(tmp_path: Path) -> None:

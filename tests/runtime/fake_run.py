@@ -12,7 +12,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
 from engine.plan import graph
 from engine.plan.stage import Node, Plan
-from engine.runtime import runs
+from engine.runtime import opening, runs
 from engine.runtime.eventlog import EventLog
 from engine.runtime.events import Event
 from engine.runtime.executor import Executor, Outcome
@@ -20,7 +20,6 @@ from engine.runtime.local import LocalLauncher
 from engine.runtime.machine import Settings
 from engine.runtime.ray import RayLauncher
 from engine.runtime.runs import Run
-from engine.runtime.store import Store
 from tests.runtime.fake_stages import STAGES
 
 WORKER = (str(Path(__file__).with_name("fake_worker.py")),)
@@ -33,9 +32,10 @@ def execute(
     threads: int = 2,
     num_gpus: int = 0,
     ray: str | None = None,
+    remote: str = "",
     watch: Callable[[Event], None] | None = None,
 ) -> tuple[Run, Outcome]:
-    store = Store(root)
+    store = opening.open_store(root, remote)
     run = runs.create(store, plan, {})
     log = EventLog(run.events_path)
 
@@ -45,7 +45,12 @@ def execute(
             watch(event)
 
     settings = Settings(
-        store=root, threads=threads, num_gpus=num_gpus, is_offline=True, retry_pause_s=0.05
+        store=root,
+        remote=remote,
+        threads=threads,
+        num_gpus=num_gpus,
+        is_offline=True,
+        retry_pause_s=0.05,
     )
     if ray is not None:
         device = "cuda" if num_gpus else "cpu"
@@ -79,6 +84,7 @@ if __name__ == "__main__":
     with Path(sys.argv[1]).open(encoding="utf-8") as file:
         found = graph.from_json(json.load(file))
     num_gpus = int((*sys.argv, 0)[3])
-    address = sys.argv[4] if len(sys.argv) > 4 else None
-    outcome = execute(found, Path(sys.argv[2]), num_gpus=num_gpus, ray=address)[1]
+    address = (*sys.argv, "", "")[4] or None
+    remote = sys.argv[5] if len(sys.argv) > 5 else ""
+    outcome = execute(found, Path(sys.argv[2]), num_gpus=num_gpus, ray=address, remote=remote)[1]
     raise SystemExit(128 + outcome.signal if outcome.signal else 0)

@@ -69,8 +69,8 @@ def _slow(inputs: Inputs, params: SlowParams, outputs: Outputs, tools: Tools) ->
         return [{"number": batch[0]}]
 
     batches = [[number] for number in range(params.num_batches)]
-    for row in tools.journal("batch", batches, work, "batches"):
-        outputs.rows("rows").write(row)
+    for _, rows in tools.shards("batch", batches, work, "batches", len(batches)):
+        outputs.rows("rows").write(rows[0])
 
 
 def _fail(inputs: Inputs, params: FailParams, outputs: Outputs, tools: Tools) -> None:
@@ -103,6 +103,13 @@ def _bulk(inputs: Inputs, params: BulkParams, outputs: Outputs, tools: Tools) ->
                 file.write(bytes(4096))
     for number in range(params.num_words):
         tools.progress(number, number, "words")
+
+
+def _late(inputs: Inputs, params: SlowParams, outputs: Outputs, tools: Tools) -> None:
+    _slow(inputs, params, outputs, tools)
+    for artifact in inputs.many("rows").values():
+        for row in artifact.rows("rows"):
+            outputs.rows("read").write(row)
 
 
 def _family(inputs: Inputs, params: SlowParams, outputs: Outputs, tools: Tools) -> None:
@@ -155,6 +162,7 @@ STAGES = {
         Stage("fail", 1, MANY, FailParams, Needs(), _fail),
         Stage("report", 1, MANY, FailParams, Needs(), _fail),
         Stage("bulk", 1, MANY, BulkParams, Needs(), _bulk),
+        Stage("late", 1, MANY, SlowParams, Needs(), _late),
         Stage("family", 1, MANY, SlowParams, Needs(), _family),
         Stage("environment", 1, MANY, CountParams, Needs(all_threads=True), _environment),
     )

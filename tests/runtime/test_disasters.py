@@ -230,6 +230,20 @@ def test_a_damaged_shard_of_a_journal_is_worked_on_again(tmp_path: Path):
     assert as_if_nothing_had_been(plan, tmp_path)
 
 
+def test_an_input_that_is_changed_while_a_node_reads_it_is_made_anew_and_read_again(tmp_path: Path):
+    plan = slow(tmp_path, 8, "late")
+    engine = start(plan, tmp_path)
+    wait_until(lambda: num_marks(tmp_path) >= 3)
+    path = Store(tmp_path / "store").get(plan.nodes[0].key).file("rows-00000.jsonl")
+    path.chmod(0o644)
+    path.write_text(path.read_text().replace("2", "9"))
+    output, _ = engine.communicate(timeout=60)
+
+    assert engine.returncode == 0, output
+    assert states(newest(tmp_path)) == {"count": "ran", "late": "ran", "double": "ran"}
+    assert as_if_nothing_had_been(plan, tmp_path)
+
+
 def _log_of_events(tmp_path: Path) -> str:
     logs = (tmp_path / "store").glob("runs/*/events.jsonl")
     return "".join(path.read_text() for path in logs)

@@ -122,8 +122,9 @@ def test_a_process_killed_from_outside_is_a_failure_that_says_so(tmp_path: Path)
     _, outcome = execute(build.plan(), tmp_path)
 
     assert "ended by SIGKILL" in outcome.failures[0].message
+    assert "out of memory" not in outcome.failures[0].message
     shrinks = (tmp_path / "marks").read_text().split()
-    assert shrinks == ["0", "1", "2", "3"]  # it may have been memory: smaller batches each time
+    assert shrinks == ["0", "0", "0", "0"]  # smaller batches would change the last bits
 
 
 @pytest.mark.parametrize("how", ["network", "memory", "kill"])

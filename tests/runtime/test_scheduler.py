@@ -15,6 +15,7 @@ from engine.runtime.scheduler import (
     Placement,
     next_to_start,
     num_parts,
+    num_parts_worth,
     urgency,
 )
 from tests.runtime.fake_stages import PlanBuilder
@@ -187,6 +188,11 @@ def test_parts_take_a_fair_share_of_what_is_free():
     assert num_parts(sharded, 9, [], Capacity(8), NOTHING) == 1
     assert num_parts(sharded, 1, [], Capacity(8, memory_gb=10), Demand(memory_gb=4)) == 2
     assert num_parts(model, 1, [], Capacity(16, num_gpus=4), NOTHING) == 4
+
+
+def test_few_rows_are_not_worth_several_processes():
+    assert [num_parts_worth(num) for num in (0, 48, 511, 512, 10_000)] == [1, 1, 1, 2, 39]
+    assert num_parts_worth(None) > 1000
 
 
 def test_a_plan_of_ten_thousand_nodes_is_scheduled_quickly():

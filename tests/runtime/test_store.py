@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import hashlib
 import json
 import os
 import shutil
@@ -261,3 +262,30 @@ def die_at_last(event, args):
 sys.addaudithook(die_at_last)
 publish(Store(Path(sys.argv[1])), node())
 """
+
+
+def test_files_in_nested_folders_are_published_in_the_order_of_their_parts(tmp_path: Path):
+    store = Store(tmp_path)
+    staging = store.staging(node().key)
+    names = ("a/b/one", "a.c", "a/two", "z")
+    for name in names:
+        (staging / name).parent.mkdir(parents=True, exist_ok=True)
+        (staging / name).write_text(name)
+    artifact = store.publish(node(), staging, {}, {})
+
+    assert [entry.name for entry in artifact.manifest.files] == ["a/b/one", "a/two", "a.c", "z"]
+    assert store.get(node().key) == artifact
+
+
+def test_an_artifact_of_many_files_is_published_whole(tmp_path: Path):
+    store = Store(tmp_path)
+    staging = store.staging(node().key)
+    for number in range(1100):
+        (staging / f"{number:04d}").write_text(str(number))
+    artifact = store.publish(node(), staging, {}, {})
+
+    entries = artifact.manifest.files
+    digests = [hashlib.sha256(str(number).encode()).hexdigest() for number in range(1100)]
+    assert [entry.sha256 for entry in entries] == digests
+    assert {entry.size_bytes for entry in entries} == {1, 2, 3, 4}
+    assert all(not artifact.file(entry.name).stat().st_mode & 0o222 for entry in entries)

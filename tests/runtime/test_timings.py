@@ -46,3 +46,23 @@ def test_a_run_whose_facts_are_damaged_is_passed_over(store: Store, damage: byte
 
     assert runs.all_runs(store) == [second]
     assert {measured.run for measured in timings.measurements(store)} == {second.id}
+
+
+@pytest.mark.parametrize("num_bytes", [1, 7, 64, 1000])
+def test_a_log_is_read_in_pieces_of_any_size(
+    store: Store, num_bytes: int, monkeypatch: pytest.MonkeyPatch
+):
+    whole = timings.measurements(store)
+    monkeypatch.setattr(timings, "_CHUNK_BYTES", num_bytes)
+
+    assert timings.measurements(store) == whole
+    assert len(whole) == 4
+
+
+def test_a_name_that_looks_like_an_event_is_none(store: Store):
+    path = runs.all_runs(store)[0].events_path
+    with path.open("ab") as log:
+        log.write(b'{"type": "node_progress", "time": 1.0, "node": "x", "unit": "node_finished"}\n')
+        log.write(b'{"type": "node_finished", "time": 2.0, "node": "torn')
+
+    assert len(timings.measurements(store)) == 4

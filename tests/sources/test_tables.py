@@ -10,7 +10,7 @@ import pytest
 
 from engine.diagnostics import StageError
 from engine.records import ImagePart, Kind, TextPart
-from engine.sources import Problem, Row
+from engine.sources import Problem, Row, json_file
 from tests.sources.building import captions, fingerprint, num_rows, picture, read
 
 
@@ -314,3 +314,42 @@ def test_webdataset_members_of_one_key_are_one_row(tmp_path: Path) -> None:
         ("shard-1.tar", "unreadable shard"),
     ]
     assert (picture(2),) == row_of(found[1]).images
+
+
+@pytest.mark.parametrize("name", ["rows.json", "rows.jsonl"])
+def test_spans_of_json_files_are_the_rows_of_one_pass(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str
+) -> None:
+    monkeypatch.setattr(json_file, "MARK_ROWS", 3)
+    for number in range(3):
+        rows: list[Any] = [{"caption": f"{number} {row}"} for row in range(number * 5)]
+        write_json(tmp_path, ["no row", *rows], f"{number}-{name}")
+    with (tmp_path / f"1-{name}").open("a") as file:
+        file.write("[1, 2" if name == "rows.jsonl" else "")
+    settings: dict[str, Any] = {"path": "."}
+
+    whole = read("json_file", tmp_path, **settings)
+
+    assert num_rows("json_file", tmp_path, **settings) == len(whole)
+    for start in range(len(whole)):
+        for stop in (start + 1, start + 4, len(whole)):
+            span = range(start, min(stop, len(whole)))
+            assert read("json_file", tmp_path, span, **settings) == whole[start:stop]
+
+
+def test_spans_of_csv_files_are_the_rows_of_one_pass(tmp_path: Path) -> None:
+    write_json(tmp_path, [])  # and three pictures
+    for number in range(3):
+        rows = [
+            f'0.png,"line {row}\nof {number}"\n' + "\n" * (row % 2) for row in range(number * 4)
+        ]
+        (tmp_path / f"{number}.csv").write_text("image,caption\n" + "".join(rows) + "0.png\n")
+    settings: dict[str, Any] = {"path": "."}
+
+    whole = read("csv_file", tmp_path, **settings)
+
+    assert num_rows("csv_file", tmp_path, **settings) == len(whole) == 15
+    for start in range(len(whole)):
+        for stop in (start + 1, start + 4, len(whole)):
+            span = range(start, min(stop, len(whole)))
+            assert read("csv_file", tmp_path, span, **settings) == whole[start:stop]

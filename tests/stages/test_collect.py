@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import io
+import resource
 import shutil
 import subprocess
 import sys
@@ -151,6 +152,22 @@ def test_a_damaged_span_is_read_again(
     path.write_bytes(content)
 
     assert contents(whole) == contents(bench.run(collect.STAGE, FOLDER, scratch="shared"))
+
+
+def test_a_span_that_finds_no_room_leaves_nothing_behind(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    many_pictures(tmp_path)
+    monkeypatch.setattr(_intake, "SPAN_ROWS", 5)
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (900, hard))
+    try:
+        with pytest.raises(OSError, match="File too large"):
+            Bench(tmp_path).run(collect.STAGE, FOLDER, scratch="shared")
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+
+    assert list((tmp_path / ".bench/shared").iterdir()) == []
 
 
 def tar_of_pictures(path: Path, num: int) -> None:

@@ -8,8 +8,10 @@ import pytest
 
 from engine.artifacts import Artifact
 from engine.diagnostics import StageError
+from engine.filters import decontaminate
+from engine.plan.stage import Part
 from engine.records import Kind, Meta, Record, assistant, make_record, pair, user
-from engine.stages import curate
+from engine.stages import _filtering, curate
 from engine.stages.curate import Holdout
 from tests.filters.building import artifact
 from tests.sources.building import picture
@@ -132,3 +134,29 @@ def test_rows_that_are_no_pairs_are_put_aside(tmp_path: Path) -> None:
     assert [row["reason"] for row in found.rows("quarantine")] == [
         "not an image-caption pair but a chat"
     ]
+
+
+def test_parts_look_at_all_pictures_of_pairs_and_benchmarks(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(_filtering, "SHARD_ROWS", 4)
+    monkeypatch.setattr(decontaminate, "SHARD_IMAGES", 2)
+    pairs = some_pairs(tmp_path / "pairs")
+    benchmark = artifact(tmp_path / "b", [(f"{n}", picture(3 * n), "x") for n in range(5)])
+    inputs = {"pairs": {"p": pairs}, "images": {"p": pairs}, "benchmarks": {"b": benchmark}}
+    params = {"filters": [{"use": "near_duplicate"}, {"use": "decontaminate"}]}
+    bench = Bench(tmp_path)
+    for index in range(2):
+        bench.run_part(curate.STAGE, params, inputs, part=Part(index, 2), scratch="shared")
+    expected = bench.run(curate.STAGE, params, inputs)
+    for path in (*pairs.path.glob("images-*"), *benchmark.path.glob("images-*")):
+        path.unlink()
+
+    found = bench.run(curate.STAGE, params, inputs, scratch="shared")
+
+    assert list(expected.rows("pairs")) == list(found.rows("pairs"))
+    assert list(expected.rows("quarantine")) == list(found.rows("quarantine"))
+    assert {row["reason"].split(":")[0] for row in found.rows("quarantine")} == {
+        "near_duplicate",
+        "decontaminate",
+    }

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import hashlib
+import pickle
 from dataclasses import replace
 from pathlib import Path
 
@@ -8,7 +9,7 @@ import pytest
 
 from engine.artifacts import Artifact, Manifest, Outputs
 from engine.diagnostics import StageError
-from engine.images import ImageWriter
+from engine.images import ImageBank, ImageWriter
 from engine.records import Kind, Meta, assistant, make_record, user
 from engine.stages import synthesizer, train
 from tests.models import tiny
@@ -97,6 +98,16 @@ def test_nothing_to_train_on_is_an_error(base: Path, tmp_path: Path):
 
     with pytest.raises(StageError, match="none of 2 rows can be trained on"):
         Bench(tmp_path).run(train.STAGE, tight, ports(rows))
+
+
+def test_what_reads_images_can_be_sent_to_another_process(tmp_path: Path):
+    rows = artifact(tmp_path / "mix", "train", color_rows(1))
+    read = synthesizer.WithBlanks(ImageBank([rows.path]))
+    sent = pickle.loads(pickle.dumps(read))
+    digest = next(iter(PICTURES))
+
+    assert sent(digest) == PICTURES[digest]
+    assert sent(f"{synthesizer.BLANK}{digest}") == read(f"{synthesizer.BLANK}{digest}")
 
 
 class PromptBench(Bench):

@@ -35,7 +35,9 @@ class Case:
     settings: Mapping[str, Any] = field(default_factory=dict)
     is_lora: bool = False
     num_rows: int = 12
+    num_texts: int = 0  # rows without an image
     machine: Mapping[str, Any] = field(default_factory=dict)
+    memory_mb: int | None = None  # that may be taken beyond what the process holds at its start
     file_limit: int | None = None  # the kernel kills the process in the write that goes beyond it
 
 
@@ -89,7 +91,7 @@ class Server:
     def finish(self, case: Case) -> Life:
         """Run a case to its end, which must be a good one."""
         life = self.start(case)
-        assert life.end() == 0
+        assert life.end() == 0, (Path(case.folder) / "error").read_text()
         return life
 
     def killed(self, case: Case, random: random.Random, last_step: int) -> int:
@@ -165,8 +167,7 @@ def _live(case: Case) -> None:
     except BaseException as error:
         stopped = type(error).__name__ == "Stopped"
         code = 75 if stopped else 1
-        if not stopped:
-            traceback.print_exc()
+        (Path(case.folder) / "error").write_text("".join(traceback.format_exception(error)))
     finally:
         os._exit(code)
 
@@ -183,6 +184,10 @@ def _train(case: Case) -> None:
         signal.signal(signal.SIGXFSZ, signal.SIG_DFL)
         resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
         resource.setrlimit(resource.RLIMIT_FSIZE, (case.file_limit, case.file_limit))
+    if case.memory_mb is not None:
+        pages = int(Path("/proc/self/statm").read_text().split()[0])
+        most = pages * resource.getpagesize() + case.memory_mb * 2**20
+        resource.setrlimit(resource.RLIMIT_AS, (most, most))
     folder = Path(case.folder)
     (folder / "scratch").mkdir(parents=True, exist_ok=True)
     out = folder / "out"
@@ -202,8 +207,16 @@ def _train(case: Case) -> None:
     )
     outputs = Outputs(out)
     chosen = replace(wanted, lora=LORA) if case.is_lora else wanted
-    fit(color_rows(case.num_rows), PICTURES.__getitem__, chosen, outputs, tools)
+    rows = [*color_rows(case.num_rows), *map(_text_row, range(case.num_texts))]
+    fit(rows, PICTURES.__getitem__, chosen, outputs, tools)
     outputs.write_json("counts.json", outputs.counts())
+
+
+def _text_row(number: int) -> Any:
+    from engine.records import assistant, user
+    from tests.training.rows import chat
+
+    return chat(user(f"Count to {number}?"), assistant("one, two" * number), name=f"text {number}")
 
 
 if __name__ == "__main__":

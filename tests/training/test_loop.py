@@ -11,7 +11,8 @@ from engine.artifacts import Outputs
 from engine.plan.stage import Machine, Tools
 from engine.recipe.model import LoraSpec, TrainSpec
 from engine.records import ImagePart, Record, assistant, user
-from engine.training.fit import Job, fit
+from engine.training.fit import fit
+from engine.training.job import Job
 from tests.models import tiny
 from tests.training.rows import PICTURES, SETTINGS, chat, color_rows
 

@@ -137,10 +137,30 @@ def test_smaller_batches_after_running_out_of_memory_change_no_loss(tmp_path: Pa
     steady = tiny.idefics3(tmp_path / "steady")
     whole = case(steady, tmp_path / "whole")
     lives.finish(whole)
-    for shrink in (1, 2, 5):
+    for shrink in (1, 5):
         less = replace(whole, folder=str(tmp_path / f"{shrink}"), machine={"shrink": shrink})
         lives.finish(less)
         assert losses(less) == pytest.approx(losses(whole), abs=1e-4)
+
+
+def test_memory_that_runs_out_halves_the_batch_and_changes_no_loss(tmp_path: Path, lives: Server):
+    often = {"num_train_epochs": 2, "save_steps": 1, "max_length": 512}
+    at_once = {"global_batch_size": 64, "per_device_train_batch_size": 64}
+    base = str(tiny.llama(tmp_path / "base"))
+    tight = Case(base, str(tmp_path / "tight"), often | at_once, num_rows=0, num_texts=64)
+    lives.finish(replace(tight, memory_mb=300))
+    few = replace(tight, folder=str(tmp_path / "few"), machine={"shrink": 4})
+    lives.finish(few)
+
+    assert num_halvings(tight) >= 1
+    assert losses(tight) == pytest.approx(losses(few), abs=1e-4)
+
+
+def num_halvings(done: Case) -> int:
+    from safetensors import safe_open
+
+    with safe_open(checkpoints(Path(done.folder))[-1], framework="pt") as stored:
+        return int(stored.metadata()["num_halvings"])
 
 
 def losses(done: Case) -> list[float]:
