@@ -41,9 +41,9 @@ def test_a_machine_that_runs_nothing_is_not_counted():
 
 def test_machines_that_come_and_go_do_not_change_the_numbers_of_gpus():
     now = [
-        ray_node("new", CPU=2.0),
-        ray_node("large", CPU=64.0, GPU=4.0),
-        ray_node("x", alive=False),
+        described("new", CPU=2.0),
+        described("large", CPU=64.0, GPU=4.0),
+        described("x", alive=False),
     ]
     found = ray_cluster.machines(now, [SMALL, LARGE])
 
