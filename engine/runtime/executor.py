@@ -417,7 +417,7 @@ def _describe(end: End) -> str:
 
 @contextmanager
 def _signals_into(received: list[int]) -> Iterator[None]:
-    """Collect SIGINT, SIGTERM and, unless it is ignored (nohup), SIGHUP instead of dying of them."""
+    """Collect SIGINT, SIGTERM and, unless ignored (nohup), SIGHUP instead of dying of them."""
 
     def note(number: int, frame: FrameType | None) -> None:
         received.append(number)

@@ -4,6 +4,7 @@ import os
 import subprocess
 import sys
 from pathlib import Path
+from types import ModuleType
 
 import pytest
 
@@ -81,11 +82,13 @@ def test_a_bug_leaves_a_log_and_no_traceback(
 ):
     monkeypatch.setenv("TMPDIR", str(tmp_path))
     monkeypatch.setattr("tempfile.tempdir", None)
-    store = tmp_path / "store"
-    (store / "runs" / "broken").mkdir(parents=True)
-    (store / "runs" / "broken" / "run.json").write_text("not json")
+    verb = ModuleType("engine.cli.divide")
+    verb.add_parser = lambda subparsers: subparsers.add_parser("divide")
+    verb.run = lambda args: 1 // 0
+    monkeypatch.setitem(sys.modules, verb.__name__, verb)
+    monkeypatch.setitem(cli.VERBS, "divide", "fail as a verb with a bug does")
 
-    assert cli.main(["status", "--store", str(store)]) == 4
+    assert cli.main(["divide"]) == 4
     err = capsys.readouterr().err
     (log,) = tmp_path.glob("adapt-bug-*.log")
     assert "Traceback" not in err
