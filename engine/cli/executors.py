@@ -7,9 +7,9 @@ import math
 import os
 import shlex
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from engine import __version__
 from engine.diagnostics import Diagnostic, ExitCode, RequestError
@@ -85,11 +85,10 @@ def write_job_file(args: argparse.Namespace, settings: Settings, planned: Planne
 
 def _job_file(args: argparse.Namespace, settings: Settings, planned: Planned) -> JobFile:
     from engine.cli import outlays
-    from engine.runtime import outlook
+    from engine.runtime import opening, outlook
     from engine.runtime.jobfiles import JobFile
-    from engine.runtime.store import Store
 
-    store = Store(settings.store)
+    store = opening.open_store(settings.store, settings.remote)
     view = outlook.look(planned.plan, store)
     fleet = outlays.fleet_of(args)
     whole = outlays.outlay(planned, view, store, fleet)
@@ -134,7 +133,7 @@ def _command(args: argparse.Namespace, settings: Settings) -> list[str]:
     words += ["run", args.recipe]
     for change in args.overrides:
         words += ["--set", change]
-    words += ["--store", _store(args, settings, os.environ), "--executor", "local"]
+    words += ["--store", _store(settings), "--executor", "local"]
     for name in ("only", "device", "retries"):
         if getattr(args, name, None):
             words += [f"--{name}", str(getattr(args, name))]
@@ -151,15 +150,15 @@ def _program() -> list[str]:
     return [str(beside)] if beside.exists() else [sys.executable, "-m", "engine.cli"]
 
 
-def _store(args: argparse.Namespace, settings: Settings, environ: Mapping[str, Any]) -> str:
+def _store(settings: Settings) -> str:
     """Return the store by a name that holds on another machine."""
-    given = str(args.store or environ.get("ADAPT_STORE") or settings.store)
-    if "://" in given or Path(given).is_absolute():
-        return given
+    folder = settings.store
+    if settings.remote or folder.is_absolute():
+        return settings.remote or str(folder)
     if settings.executor == "skypilot":
         message = (
-            f"the store '{given}' is a folder of this machine: a spot machine would begin anew"
+            f"the store '{folder}' is a folder of this machine: a spot machine would begin anew"
         )
         hint = "`--store s3://BUCKET/FOLDER`, or the absolute path of a volume that the job mounts"
         raise RequestError(Diagnostic("store-not-shared", message, hint=hint))
-    return str(Path(given).resolve())
+    return str(folder.resolve())

@@ -12,6 +12,7 @@ from functools import partial
 from typing import Any
 
 from engine.cli import tables
+from engine.diagnostics import RequestError
 from engine.plan import graph
 from engine.plan.estimate import Estimate, Past, estimate
 from engine.plan.stage import Node, Plan
@@ -277,7 +278,7 @@ def plan_of(run: Run) -> Plan:
     """Return the plan of a run; an empty one if its file is damaged: the log still tells much."""
     try:
         return run.plan()
-    except (OSError, ValueError, KeyError, TypeError, AttributeError):
+    except RequestError:
         return Plan("", ())
 
 

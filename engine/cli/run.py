@@ -298,8 +298,8 @@ def _moved_downloads(planned: Planned) -> list[Diagnostic]:
 
 def _exit_code(outcome: Outcome) -> int:
     if outcome.signal:
-        is_term = outcome.signal == signal.SIGTERM
-        return int(ExitCode.STOPPED_RESUMABLE if is_term else ExitCode.INTERRUPTED)
+        is_interrupt = outcome.signal == signal.SIGINT
+        return int(ExitCode.INTERRUPTED if is_interrupt else ExitCode.STOPPED_RESUMABLE)
     if any(failure.node.stage != ending.REPORT for failure in outcome.failures):
         return int(ExitCode.STAGE_FAILED)
     return int(ExitCode.DONE)

@@ -54,6 +54,8 @@ def run(args: argparse.Namespace) -> int:
         print(json.dumps(status_json(found, seen), indent=1))
         return 0
     print(tables.status_text(seen, runs.alive_or_killed(seen.status()), time.time()))
+    if seen.nodes and not seen.plan.nodes:
+        print("its plan.json is damaged or gone: what the log tells is all")
     if seen.num_unreadable:
         print(f"{verdicts.counted(seen.num_unreadable, 'line')} of its log could not be read")
     print(f"  in {found.path}")

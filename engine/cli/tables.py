@@ -153,7 +153,7 @@ def node_detail(node: NodeStatus, now: float) -> str:
         taken += f"  gpu {gigabytes(node.gpu_memory_gb)}" if node.gpu_memory_gb else ""
         return f"{amount(node.done, node.total, node.unit)}  {since}{taken}".strip()
     if node.state == "ran":
-        return f"{duration(node.wall_s)}, {node.peak_memory_gb:.1f} GB"
+        return f"{duration(node.wall_s)}, {gigabytes(node.peak_memory_gb)}"
     return node.message if node.state in ("failed", "skipped") else ""
 
 

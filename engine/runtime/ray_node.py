@@ -76,14 +76,14 @@ class NodeProcess:
         if held is None:
             return None
         try:
-            return self._start(job_from_json(self.order.job), held)
+            return self._start(job_from_json(on_this_machine(self.order.job)), held)
         finally:
             for descriptor in held:
                 os.close(descriptor)  # the process has its own
 
     def _start(self, job: Job, held: Sequence[int]) -> local.Child:
         path = self._folder / "job.json"
-        path.write_text(json.dumps(self.order.job), encoding="utf-8")
+        path.write_text(json.dumps(job.to_json()), encoding="utf-8")
         # Ray has named this actor's GPUs in CUDA_VISIBLE_DEVICES; the first n of those it is.
         gpus = tuple(range(self.order.num_gpus))
         placement = Placement(job.machine.num_threads, gpus)
@@ -145,3 +145,11 @@ class NodeProcess:
             "hint": "install the same version on every machine of the Ray cluster",
             "transient": None,
         }
+
+
+def on_this_machine(job: Mapping[str, Any]) -> Mapping[str, Any]:
+    """Give a job of a store in the cloud a folder of this machine's own user before it."""
+    if not job.get("remote"):
+        return job
+    cache = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
+    return {**job, "store": str(cache / "adapt" / "stores" / Path(job["store"]).name)}

@@ -123,6 +123,12 @@ def _family(inputs: Inputs, params: SlowParams, outputs: Outputs, tools: Tools) 
         child.kill()
 
 
+def _fail_in_parts(inputs: Inputs, params: FailParams, outputs: Outputs, tools: Tools) -> None:
+    if tools.part is not None and tools.part.index > 0:
+        time.sleep(60)
+    _fail(inputs, params, outputs, tools)
+
+
 def _environment(inputs: Inputs, params: CountParams, outputs: Outputs, tools: Tools) -> None:
     names = ("OMP_NUM_THREADS", "OMP_WAIT_POLICY", "PYTHONHASHSEED", "HF_HUB_OFFLINE")
     facts = {name: os.environ.get(name) for name in names}
@@ -166,6 +172,7 @@ STAGES = {
         Stage("on_gpu", 1, MANY, SlowParams, Needs(accelerator=True), _on_gpu),
         Stage("stoppable", 1, MANY, SlowParams, Needs(), _stoppable),
         Stage("fail", 1, MANY, FailParams, Needs(), _fail),
+        Stage("fail_in_parts", 1, MANY, FailParams, Needs(sharded=True), _fail_in_parts),
         Stage("report", 1, MANY, FailParams, Needs(), _fail),
         Stage("bulk", 1, MANY, BulkParams, Needs(), _bulk),
         Stage("late", 1, MANY, SlowParams, Needs(), _late),

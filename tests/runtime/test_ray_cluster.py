@@ -10,7 +10,7 @@ import pytest
 
 import engine
 from engine.plan.stage import Machine
-from engine.runtime import ray_cluster
+from engine.runtime import ray_cluster, ray_node
 from engine.runtime.gpus import GpuLocks
 from engine.runtime.machine import Settings
 from engine.runtime.ray_cluster import RayMachine
@@ -25,25 +25,25 @@ SMALL = RayMachine("small", 8, 1, 32.0, "L4")
 LARGE = RayMachine("large", 64, 4, 256.0, "H100")
 
 
-def ray_node(name: str, *, alive: bool = True, **resources: float) -> dict[str, Any]:
+def described(name: str, *, alive: bool = True, **resources: float) -> dict[str, Any]:
     return {"NodeID": name, "Alive": alive, "Resources": resources}
 
 
 def test_a_machine_is_what_ray_says_of_it():
     resources = {"CPU": 8.0, "GPU": 1.0, "memory": 32e9, "accelerator_type:L4": 1.0}
 
-    assert ray_cluster.machines([ray_node("small", **resources)], []) == [SMALL]
+    assert ray_cluster.machines([described("small", **resources)], []) == [SMALL]
 
 
 def test_a_machine_that_runs_nothing_is_not_counted():
-    assert ray_cluster.machines([ray_node("head", memory=8e9)], []) == []
+    assert ray_cluster.machines([described("head", memory=8e9)], []) == []
 
 
 def test_machines_that_come_and_go_do_not_change_the_numbers_of_gpus():
     now = [
-        ray_node("new", CPU=2.0),
-        ray_node("large", CPU=64.0, GPU=4.0),
-        ray_node("x", alive=False),
+        described("new", CPU=2.0),
+        described("large", CPU=64.0, GPU=4.0),
+        described("x", alive=False),
     ]
     found = ray_cluster.machines(now, [SMALL, LARGE])
 
@@ -114,3 +114,13 @@ def test_a_gpu_that_another_run_of_the_machine_holds_is_waited_for(
         said += [message["type"] for message in news.messages]
     assert said[-1] == "finished"
     assert (tmp_path / "marks").read_text().startswith("held-by-a-test ")
+
+
+def test_a_store_in_the_cloud_has_its_cache_where_the_process_runs(
+    monkeypatch: pytest.MonkeyPatch,
+):
+    monkeypatch.setenv("XDG_CACHE_HOME", "/scratch/me")
+    job = {"store": "/home/driver/.cache/adapt/stores/ab12", "remote": "s3://bucket/adapt"}
+
+    assert ray_node.on_this_machine(job)["store"] == "/scratch/me/adapt/stores/ab12"
+    assert ray_node.on_this_machine({**job, "remote": ""})["store"] == job["store"]
