@@ -21,6 +21,8 @@ FIRST_PAUSE_S = 0.5
 CONNECT_TIMEOUT_S, READ_TIMEOUT_S = 10, 60
 # By name, as each backend has its own: what another try cannot mend.
 _FINAL = ("NoCredentialsError", "PermissionError", "FileNotFoundError", "InvalidAccessKeyId")
+_S3 = ("s3://", "s3a://")
+_UNMET = ("PreconditionFailed", "ConditionalRequestConflict", "412", "409")
 Result = TypeVar("Result")
 
 
@@ -35,6 +37,7 @@ class Remote:
         self.url = url.rstrip("/")
         self._pause_s = pause_s
         self._fs, self._root = _opened(self.url)
+        self._is_s3 = self.url.startswith(_S3)
 
     def read(self, name: str) -> bytes | None:
         """Return an object, or None if there is none."""
@@ -53,6 +56,24 @@ class Remote:
         """
         try:
             self._again(lambda: self._fs.pipe_file(self._path(name), content, mode="create"))
+        except FileExistsError:
+            return self.read(name) == content  # a try before this one may have arrived
+        return True
+
+    def version(self, name: str) -> str | None:
+        """Return what changes when an object is replaced, or None if there is no object."""
+        with suppress(FileNotFoundError):
+            found = self._found(lambda: self._fs.info(self._path(name)))
+            return str(found.get("ETag", ""))
+        return None
+
+    def replace(self, name: str, content: bytes, version: str) -> bool:
+        """Put an object in place of one version of it; return whether that one was still there.
+
+        Atomic on S3 (If-Match). Elsewhere the object is replaced whatever it is.
+        """
+        try:
+            self._again(lambda: self._put_if(name, content, version))
         except FileExistsError:
             return self.read(name) == content  # a try before this one may have arrived
         return True
@@ -84,6 +105,17 @@ class Remote:
         """Remove all objects below a folder."""
         for name in list(self.names(folder)):
             self.remove(f"{folder}/{name}")
+
+    def _put_if(self, name: str, content: bytes, version: str) -> None:
+        only = {"IfMatch": version} if self._is_s3 and version else {}
+        try:
+            self._fs.pipe_file(self._path(name), content, **only)
+        except OSError as error:
+            answer = getattr(error.__cause__, "response", {})
+            is_gone = isinstance(error, FileNotFoundError)
+            if is_gone or answer.get("Error", {}).get("Code") in _UNMET:
+                raise FileExistsError(name) from error
+            raise
 
     def _path(self, name: str) -> str:
         return f"{self._root}/{name}"
@@ -118,7 +150,7 @@ def _opened(url: str) -> tuple[Any, str]:
         import fsspec
 
         options: dict[str, Any] = {"skip_instance_cache": True}
-        if url.startswith(("s3://", "s3a://")):
+        if url.startswith(_S3):
             client = {
                 "connect_timeout": CONNECT_TIMEOUT_S,
                 "read_timeout": READ_TIMEOUT_S,

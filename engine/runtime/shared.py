@@ -201,8 +201,9 @@ class SharedLock(KeyLock):
     """A lock of this machine and a lease in the object store; both are needed.
 
     A lease names its holder and changes with every heartbeat. One that stays the same for a minute
-    of the watcher's own steady clock is dead, whatever the wall clocks say, and is replaced. Should
-    two watchers replace it at the same moment, one of them finds another token in it and gives way.
+    of the watcher's own steady clock is dead, whatever the wall clocks say, and is replaced. On S3
+    a version that was looked at is replaced (If-Match), so of two watchers one gets it, and a
+    holder that wakes up does not write over the new one. Elsewhere the token tells, at publishing.
     """
 
     def __init__(
@@ -233,9 +234,7 @@ class SharedLock(KeyLock):
         """Show that the holder is alive, here and up there."""
         super().touch()
         with suppress(RemoteError):  # the next beat may arrive
-            if self._is_mine():
-                self._beats += 1
-                self._remote.write(self._name, self._content())
+            self._renew()
 
     def is_ours(self) -> bool:
         """Tell whether nobody took lock or lease over."""
@@ -244,22 +243,29 @@ class SharedLock(KeyLock):
     def release(self) -> None:
         """Give lease and lock back."""
         with suppress(RemoteError):
-            if self._is_mine():
+            if self._renew():  # so nobody takes it over before it is gone
                 self._remote.remove(self._name)
         super().release()
 
     def _take_lease(self) -> bool:
         if self._remote.create(self._name, self._content()):
             return True
+        version = self._remote.version(self._name)  # before the content: a change is noticed
         found = self._remote.read(self._name)
-        if found is None:
+        if version is None or found is None:
             return False  # released at this moment: the next try gets it
         if self._watched is None or self._watched[0] != found:
             self._watched = (found, self._clock())
         if self._clock() - self._watched[1] < LEASE_STALE_S:
             return False
-        self._remote.remove(self._name)
-        return self._remote.create(self._name, self._content())
+        return self._remote.replace(self._name, self._content(), version)
+
+    def _renew(self) -> bool:
+        version = self._remote.version(self._name)
+        if version is None or not self._is_mine():
+            return False
+        self._beats += 1
+        return self._remote.replace(self._name, self._content(), version)
 
     def _is_mine(self) -> bool:
         with suppress(ValueError, TypeError, KeyError):

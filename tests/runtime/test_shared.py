@@ -167,6 +167,19 @@ def test_a_lease_without_a_heartbeat_is_taken_over_and_its_holder_knows(tmp_path
     assert watching.is_ours()
 
 
+def test_of_two_watchers_who_look_at_the_same_version_one_replaces_it(url: str):
+    remote = Remote(url, pause_s=0.01)
+    remote.write("leases/k.json", b"dead")
+    version = remote.version("leases/k.json")
+
+    assert remote.replace("leases/k.json", b"first", version)
+    assert not remote.replace("leases/k.json", b"second", version)
+    assert remote.read("leases/k.json") == b"first"
+    remote.remove("leases/k.json")
+    assert not remote.replace("leases/k.json", b"third", version)
+    assert remote.version("leases/k.json") is None
+
+
 def test_scratch_of_a_lost_machine_comes_to_the_next(tmp_path: Path, url: str):
     remote = Remote(url)
     lost = tmp_path / "lost"
