@@ -118,9 +118,8 @@ class Frame:
         told += [f"{total.states[s]:,} {s}" for s in ("failed", "skipped") if total.states[s]]
         if self.run.started_at is not None:
             told.append(tables.duration(self.now - self.run.started_at))
-        left = self.run.time_left_s(self.now)
-        if left is not None and self.run.lively:
-            told.append(f"about {tables.duration(left)} left")
+        left = self.run.time_left(self.now)
+        told += [left] if left else []
         style = "red bold" if total.states["failed"] else "bold"
         lines = [[Segment(self.run.plan.recipe, style), Segment("  " + ", ".join(told))]]
         usage = self._usage([self.run.nodes[name] for name in self.run.lively])
@@ -158,7 +157,9 @@ class Frame:
             Segment(tables.visible(short).ljust(wide), "" if status.state in UNDER_WAY else style),
         ]
         if status.state == "running" and not status.message:
-            return [*line, Segment("  "), *self._progress(name, status)]
+            line += [Segment("  "), *self._progress(name, status)]
+            fits = sum(len(segment.text) for segment in line) <= self.width
+            return line if fits else line[:-1]  # what all take stands in the head
         return [*line, Segment(f"  {tables.visible(self._detail(name, status))}", style)]
 
     def _progress(self, name: str, status: NodeStatus) -> Line:

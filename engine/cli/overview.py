@@ -12,8 +12,9 @@ from functools import partial
 from typing import Any
 
 from engine.cli import tables
+from engine.diagnostics import RequestError
 from engine.plan import graph
-from engine.plan.estimate import Past, estimate
+from engine.plan.estimate import Estimate, Past, estimate
 from engine.plan.stage import Node, Plan
 from engine.rendering.summary import FUNNEL_FROM
 from engine.runtime import events
@@ -28,6 +29,7 @@ PACE_S = 30.0
 PACE_STEP_S = 0.25
 TIME_LEFT_EVERY_S = 3.0
 GOOD = ("ran", "cached", "linked")
+STATES = (*GOOD, "running", "retrying", "failed", "skipped", "stopped", "waiting")
 Counts = Mapping[str, float]
 
 
@@ -49,9 +51,13 @@ class Group:
         """How many of them have their artifact."""
         return sum(self.states[state] for state in GOOD)
 
+    def counted(self) -> dict[str, int]:
+        """Return how many nodes are in each state, where there are any."""
+        return {state: self.states[state] for state in STATES if self.states[state]}
+
     def to_json(self) -> dict[str, Any]:
         """Return the form of an arm in schemas/event.schema.json."""
-        return {"name": self.name, "states": dict(+self.states), "funnel": dict(self.funnel)}
+        return {"name": self.name, "states": self.counted(), "funnel": dict(self.funnel)}
 
 
 class Pace:
@@ -124,7 +130,7 @@ class Overview:
         self._counts_of = counts_of
         self._expected = dict(expected or {})
         self._took: dict[str, tuple[float, int]] = {}  # stage -> seconds in all, nodes
-        self._left: tuple[float, float | None] | None = None  # when it was found, seconds
+        self._left: tuple[float, float, int] | None = None  # when found, seconds, unknown nodes
         self._count()
 
     @property
@@ -165,11 +171,14 @@ class Overview:
         wanted = sorted(self._parents[node.id])
         return [name for name in wanted if self.nodes[name].state not in GOOD]
 
-    def time_left_s(self, now: float) -> float | None:
-        """Return how long the run will still take; None while some node's time is unknown."""
+    def time_left(self, now: float) -> str:
+        """Return how long the run will still take, in words; empty while nothing tells it."""
         if self._left is None or not 0 <= now - self._left[0] < TIME_LEFT_EVERY_S:
-            self._left = (now, self._find_time_left(now))
-        return self._left[1]
+            self._left = (now, *self._find_time_left(now))
+        _, seconds, num_unknown = self._left
+        if not seconds or not self.lively:
+            return ""
+        return f"{'more than' if num_unknown else 'about'} {tables.duration(seconds)} left"
 
     def _count(self) -> None:
         """Sort the nodes into stages and arms, from nothing."""
@@ -216,19 +225,21 @@ class Overview:
         for arm in node.arms:
             self.arms[arm].funnel |= found
 
-    def _find_time_left(self, now: float) -> float | None:
-        """Return the larger of the longest chain and of all work shared out as it is now."""
-        left: dict[str, float] = {}
+    def _find_time_left(self, now: float) -> tuple[float, int]:
+        """Return the larger of the longest chain and of all work shared out as it is now.
+
+        Also returns how many nodes have no time yet; they count nothing.
+        """
+        total, num_unknown = 0.0, 0
         ends: dict[str, float] = {}
         for node in self.plan.nodes:
             seconds = self._left_of(node, now)
-            if seconds is None:
-                return None
-            left[node.id] = seconds
-            before = self._parents[node.id]
-            ends[node.id] = seconds + max((ends[name] for name in before), default=0.0)
-        width = max(1, len(self.lively))
-        return max(max(ends.values(), default=0.0), sum(left.values()) / width)
+            num_unknown += seconds is None
+            total += seconds or 0.0
+            before = max((ends[name] for name in self._parents[node.id]), default=0.0)
+            ends[node.id] = before + (seconds or 0.0)
+        longest = max(ends.values(), default=0.0)
+        return max(longest, total / max(1, len(self.lively))), num_unknown
 
     def _left_of(self, node: Node, now: float) -> float | None:
         status = self.nodes[node.id]
@@ -245,14 +256,17 @@ class Overview:
         return max(0.0, whole - (now - status.started_at)) if status.started_at else whole
 
 
-def of_plan(plan: Plan, store: Store) -> Overview:
+def of_plan(plan: Plan, store: Store, expected_s: Mapping[str, float] | None = None) -> Overview:
     """Return the overview of a run that begins, or is followed from its beginning."""
-    return Overview(plan, partial(_stored_counts, store), _expected(plan, store))
+    if expected_s is None:
+        past = Past(measurements(store))
+        expected_s = expected({node.id: estimate(node, plan.recipe, past) for node in plan.nodes})
+    return Overview(plan, partial(_stored_counts, store), expected_s)
 
 
 def of_run(run: Run, store: Store) -> Overview:
     """Return the overview of a run as it is now. Takes no lock and writes nothing."""
-    found = of_plan(run.plan(), store)
+    found = of_plan(plan_of(run), store)
     log = LogReader(run.events_path)
     for event in log.latest():
         found.add(event)
@@ -260,13 +274,23 @@ def of_run(run: Run, store: Store) -> Overview:
     return found
 
 
+def plan_of(run: Run) -> Plan:
+    """Return the plan of a run; an empty one if its file is damaged: the log still tells much."""
+    try:
+        return run.plan()
+    except RequestError:
+        return Plan("", ())
+
+
 def _stored_counts(store: Store, node: Node) -> Counts:
     artifact = store.get(node.key)
     return artifact.manifest.counts if artifact is not None else {}
 
 
-def _expected(plan: Plan, store: Store) -> dict[str, float]:
-    """Return how many seconds each node took before, as far as a store knows it."""
-    past = Past(measurements(store))
-    found = {node.id: estimate(node, plan.recipe, past) for node in plan.nodes}
-    return {name: guess.wall_s for name, guess in found.items() if guess is not None}
+def expected(
+    guesses: Mapping[str, Estimate | None], forecast_s: Mapping[str, float] | None = None
+) -> dict[str, float]:
+    """Return how many seconds nodes will take: what they took, else a forecast, else their kin."""
+    known = {name: guess for name, guess in guesses.items() if guess is not None}
+    own = {name: guess.wall_s for name, guess in known.items() if guess.is_own}
+    return {name: guess.wall_s for name, guess in known.items()} | dict(forecast_s or {}) | own

@@ -8,6 +8,7 @@ import os
 from pathlib import Path
 from typing import Any
 
+from engine.artifacts import Artifact
 from engine.cli import settings, tables
 from engine.cli.status import chosen_run
 from engine.diagnostics import Diagnostic, RequestError
@@ -25,15 +26,23 @@ def add_parser(subparsers: Any) -> None:
     parser: argparse.ArgumentParser = subparsers.add_parser(
         "report", help="print the report of a run", allow_abbrev=False
     )
-    parser.add_argument("run", nargs="?", metavar="RUN", help="a run [the newest one]")
+    parser.add_argument(
+        "runs", nargs="*", metavar="RUN", help="a run [the newest one]; several are ranked"
+    )
     parser.add_argument("--recipe", metavar="PATH", help="the newest run of this recipe")
-    parser.add_argument("--json", action="store_true", help="print schemas/summary.schema.json")
+    parser.add_argument(
+        "--json",
+        action="store_true",
+        help="print JSON: `adapt schema summary`, of several runs `adapt schema ranking`",
+    )
     settings.add_store_flag(parser)
 
 
 def run(args: argparse.Namespace) -> int:
     """Print the report."""
     store = settings.open_store(args, os.environ)
+    if len(args.runs) > 1:
+        return _rank([chosen_run(store, name) for name in args.runs], store, as_json=args.json)
     found = _newest_reported(store, args)
     summary = summary_of(found, store)
     if args.json:
@@ -48,20 +57,56 @@ def run(args: argparse.Namespace) -> int:
     return 0
 
 
+def _rank(found: list[Run], store: Store, *, as_json: bool) -> int:
+    """Print the arms of several runs in one order."""
+    from engine.stages._ranking import ranked
+
+    arms: list[dict[str, Any]] = []
+    nodes: dict[str, dict[str, Artifact]] = {}
+    summaries = {run.id: summary_of(run, store) for run in dict.fromkeys(found)}
+    for run in dict.fromkeys(found):
+        artifacts = _artifacts_by_arm(run, store)
+        for arm in summaries[run.id]["arms"]:
+            name = run.id if len(artifacts) == 1 else f"{run.id}: {arm['name']}"
+            arms.append({**arm, "name": name})
+            nodes[name] = artifacts[arm["name"]]
+    order = ranked(arms, nodes)
+    if as_json:
+        told = [{"run": run, "recipe": summary["recipe"]} for run, summary in summaries.items()]
+        print(json.dumps({"runs": told, "ranking": order}, indent=1, ensure_ascii=False))
+        return 0
+    print(tables.ranking_text(order))
+    return 0
+
+
+def _artifacts_by_arm(found: Run, store: Store) -> dict[str, dict[str, Artifact]]:
+    """Return the artifacts that the report was made of, by arm and plain node id."""
+    plan = found.plan()
+    report = next(node for node in plan.nodes if node.stage == REPORT)
+    keys = {node.id: node.key for node in plan.nodes}
+    by_arm: dict[str, dict[str, Artifact]] = {}
+    for label, node_id in report.inputs["artifacts"].items():
+        arm, _, plain = label.partition("/")
+        artifact = store.get(keys[node_id])
+        if artifact is not None:
+            by_arm.setdefault(arm, {})[plain] = artifact
+    return by_arm
+
+
 def summary_of(found: Run, store: Store) -> dict[str, Any]:
     """Join what the experiment found with what the run did. Raise RequestError without a report."""
     artifact = _report(found, store)
     if artifact is None:
         raise RequestError(_no_report(found))
-    summary: dict[str, Any] = artifact.json("summary.json")
+    summary: dict[str, Any] = {"ranking": [], **artifact.json("summary.json")}
     nodes = [_node(name, node) for name, node in found.status().nodes.items()]
     return {**summary, "run": found.id, "nodes": nodes}
 
 
 def _newest_reported(store: Store, args: argparse.Namespace) -> Run:
     """Return the run asked for; without a name, the newest that has a report, if any has."""
-    if args.run is not None:
-        return chosen_run(store, args.run)
+    if args.runs:
+        return chosen_run(store, args.runs[0])
     if args.recipe is not None and not Path(args.recipe).is_file():
         message = f"there is no recipe `{args.recipe}`"
         raise RequestError(Diagnostic("not-found", message))

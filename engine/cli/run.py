@@ -5,18 +5,16 @@ from __future__ import annotations
 import argparse
 import json
 import os
-import shlex
 import signal
 import sys
-import time
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TextIO
 
 from engine import __version__
-from engine.cli import executors, kept, planning, settings, tables
+from engine.cli import ending, executors, kept, planning, settings, tables
 from engine.cli.planning import Planned
 from engine.diagnostics import Diagnostic, ExitCode, RequestError
 from engine.plan import graph
@@ -30,12 +28,11 @@ from engine.runtime.store import Store
 if TYPE_CHECKING:
     from engine.cli.audience import Audience
     from engine.cli.outlays import Outlay
+    from engine.cli.trackers import Started
     from engine.plan.estimate import Figure
-    from engine.runtime.executor import Failure, Outcome
+    from engine.runtime.executor import Outcome
     from engine.runtime.outlook import View
     from engine.runtime.scheduler import Demand
-
-REPORT = "report"  # the stage whose failure does not spoil a finished run
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,6 +46,14 @@ class Session:
     plan: Plan  # the part that is run
     run: Run
     worker: Sequence[str]  # arguments of the interpreter that make it a worker
+
+
+@dataclass(frozen=True, slots=True)
+class Prospect:
+    """What nodes will probably take, by id; those of which nothing is known are left out."""
+
+    demands: Mapping[str, Demand] = field(default_factory=dict)
+    expected_s: Mapping[str, float] = field(default_factory=dict)
 
 
 def add_parser(subparsers: Any) -> None:
@@ -122,23 +127,23 @@ def _is_cached(session: Session) -> bool:
 def _run(session: Session, *, is_cached: bool) -> int:
     """Execute what was begun, and tell of it; return the exit code."""
     args, planned = session.args, session.planned
-    demands: dict[str, Demand] = {}
+    prospect = Prospect()
     if is_cached:
         _say(session, f"every stage is cached ({len(session.plan.nodes)} nodes): nothing to run")
     else:
         view = outlook.look(session.plan, session.store)
         _say(session, tables.plan_brief(session.plan.recipe, view.nodes))
-        demands = _demands(session, view)
-    outcome = _execute(session, is_cached, demands)
-    _put_report(session)
+        prospect = _prospect(session, view)
+    outcome = _execute(session, is_cached, prospect)
+    ending.put_report(session)
     code = _exit_code(outcome)
     moved = _moved_downloads(planned) if args.frozen and not code else []
     if moved:
         code = int(ExitCode.GATE_SAID_NO)
     if args.json:
-        print(json.dumps(_json(session, outcome, code)))
+        print(json.dumps(ending.to_json(session, outcome, code)))
     else:
-        _print_end(session, outcome, is_cached)
+        ending.print_end(session, outcome, is_cached)
     if moved:
         from engine.cli import errors
         from engine.diagnostics import render
@@ -185,16 +190,16 @@ def _begin(
     return Session(args, machine, store, planned, plan, created, worker)
 
 
-def _demands(session: Session, view: View) -> dict[str, Demand]:
-    """Return what each node will probably take at its peak, where that is known."""
-    from engine.cli import outlays
+def _prospect(session: Session, view: View) -> Prospect:
+    """Return what each node will probably take, where that is known."""
+    from engine.cli import outlays, overview
     from engine.runtime.scheduler import Demand
 
     planned = replace(session.planned, plan=session.plan)
     whole = outlays.outlay(planned, view, session.store)
     _warn_of_disk(whole)
     found = whole.forecasts
-    return {
+    demands = {
         item.node.id: Demand(
             memory_gb=item.estimate.peak_memory_gb if item.estimate else 0.0,
             gpu_memory_gb=_value(found[item.node.id].gpu_memory_gb),
@@ -202,6 +207,10 @@ def _demands(session: Session, view: View) -> dict[str, Demand]:
         )
         for item in view.nodes
     }
+    hours = {name: forecast.wall_h for name, forecast in found.items()}
+    seconds = {name: h.value * 3600 for name, h in hours.items() if h is not None}
+    guesses = {item.node.id: item.estimate for item in view.nodes}
+    return Prospect(demands, overview.expected(guesses, seconds))
 
 
 def _warn_of_disk(found: Outlay) -> None:
@@ -218,13 +227,14 @@ def _value(figure: Figure | None) -> float:
     return figure.value if figure is not None else 0.0
 
 
-def _execute(session: Session, is_cached: bool, demands: Mapping[str, Demand]) -> Outcome:
+def _execute(session: Session, is_cached: bool, prospect: Prospect) -> Outcome:
     from engine.runtime.executor import Executor
 
     launcher = executors.launcher(
         session.settings, session.worker, session.run.path, has_work=not is_cached
     )
-    audience = _audience(session, is_cached)
+    audience = _audience(session, is_cached, prospect.expected_s)
+    tracked = [] if is_cached else _begin_trackers(session)
     try:
         return Executor(
             plan=session.plan,
@@ -234,15 +244,29 @@ def _execute(session: Session, is_cached: bool, demands: Mapping[str, Demand]) -
             folder=session.planned.folder,
             launcher=launcher,
             emit=audience.emit,
-            demands=demands,
+            demands=prospect.demands,
             reads=_reads,
         ).execute()
     finally:
         launcher.close()
         audience.close()
+        if tracked:
+            from engine.cli import trackers
+
+            trackers.end(tracked)
 
 
-def _audience(session: Session, is_cached: bool) -> Audience:
+def _begin_trackers(session: Session) -> list[Started]:
+    names = session.settings.trackers
+    if not names:
+        return []
+    from engine.cli import trackers
+
+    flags = [word for word in session.worker if word == "-P"]
+    return trackers.begin(session.run.path, session.store.root, names, flags)
+
+
+def _audience(session: Session, is_cached: bool, expected_s: Mapping[str, float]) -> Audience:
     """Return where the events go; a run with nothing to do has nothing to show."""
     from engine.cli.audience import Audience
 
@@ -253,7 +277,7 @@ def _audience(session: Session, is_cached: bool) -> Audience:
     if not is_cached:
         from engine.cli import overview, terminal
 
-        shown = overview.of_plan(session.plan, session.store)
+        shown = overview.of_plan(session.plan, session.store, expected_s)
         found.display = terminal.display(stream, shown, is_quiet=args.quiet)
     return found
 
@@ -274,122 +298,8 @@ def _moved_downloads(planned: Planned) -> list[Diagnostic]:
 
 def _exit_code(outcome: Outcome) -> int:
     if outcome.signal:
-        is_term = outcome.signal == signal.SIGTERM
-        return int(ExitCode.STOPPED_RESUMABLE if is_term else ExitCode.INTERRUPTED)
-    if any(failure.node.stage != REPORT for failure in outcome.failures):
+        is_interrupt = outcome.signal == signal.SIGINT
+        return int(ExitCode.INTERRUPTED if is_interrupt else ExitCode.STOPPED_RESUMABLE)
+    if any(failure.node.stage != ending.REPORT for failure in outcome.failures):
         return int(ExitCode.STAGE_FAILED)
     return int(ExitCode.DONE)
-
-
-def _put_report(session: Session) -> None:
-    """Put the HTML report into the run's folder, where a person looks for it."""
-    artifact = _report_artifact(session)
-    if artifact is None or not artifact.file("report.html").is_file():
-        return
-    path = session.run.report_path
-    with suppress(FileExistsError):
-        try:
-            path.hardlink_to(artifact.file("report.html"))
-        except PermissionError:
-            import shutil
-
-            shutil.copyfile(artifact.file("report.html"), path)
-
-
-def _report_artifact(session: Session) -> Any:
-    nodes = [node for node in session.plan.nodes if node.stage == REPORT]
-    return session.store.get(nodes[0].key) if nodes else None
-
-
-def _print_end(session: Session, outcome: Outcome, is_cached: bool) -> None:
-    for failure in outcome.failures:
-        _print_failure(session, failure)
-    if outcome.signal:
-        again = f"`{_command(session)}` goes on from here"
-        print(f"stopped; finished stages are kept, {again}", file=sys.stderr)
-        return
-    if outcome.failures:
-        print(_counted(session), file=sys.stderr)
-    artifact = _report_artifact(session)
-    if artifact is not None:
-        print(f"\n{tables.summary_text(artifact.json('summary.json'))}\n")
-        print(f"report  {session.run.report_path}")
-    if not outcome.failures and not is_cached:
-        status = session.run.status()
-        peak_gb = max(node.peak_memory_gb for node in status.nodes.values())
-        took = tables.duration(status.changed_at - status.started_at)
-        print(f"run     {session.run.id}: {took}, at most {peak_gb:.1f} GB in one node")
-
-
-def _counted(session: Session) -> str:
-    """Return how many nodes ended how."""
-    nodes = session.run.status().nodes.values()
-    states = [node.state for node in nodes]
-    told = ", ".join(f"{states.count(state)} {state}" for state in dict.fromkeys(states))
-    return f"{len(states)} nodes: {told}; what is finished is kept"
-
-
-def _print_failure(session: Session, failure: Failure) -> None:
-    print(_failure_text(session, failure), end="\n\n", file=sys.stderr)
-
-
-def _failure_text(session: Session, failure: Failure) -> str:
-    from engine.cli import errors
-    from engine.diagnostics import render
-
-    again = f"  run just this node again: {_command(session, ('--only', failure.node.id))}"
-    if failure.node.stage == REPORT:
-        head = f"warning[report-failed]: the report could not be made: {failure.message}"
-        return "\n".join((head, f"  its log is {failure.log_path}", again))
-    origin = planning.origin_of(failure.node, session.planned.folder)
-    what = f"`{failure.node.id}` failed: {failure.message}"
-    lines = [render([Diagnostic("stage-failed", what, origin, failure.hint)], errors.read_text)]
-    if failure.log_tail:
-        lines.append(f"  last lines of {failure.log_path}:")
-        lines.extend(f"    {line}" for line in failure.log_tail)
-    return "\n".join((*lines, again))
-
-
-def _command(session: Session, more: Sequence[str] = ()) -> str:
-    """Return the command that runs this recipe again, without `--only`."""
-    words = ["adapt", "run", session.args.recipe]
-    for override in session.args.overrides:
-        words += ["--set", override]
-    for name in ("store", "executor", "ray_address"):
-        if getattr(session.args, name):
-            words += [f"--{name.replace('_', '-')}", getattr(session.args, name)]
-    return shlex.join([*words, *more])
-
-
-def _json(session: Session, outcome: Outcome, code: int) -> dict[str, Any]:
-    from engine.cli import overview
-
-    status = session.run.status()
-    artifact = _report_artifact(session)
-    has_report = session.run.report_path.exists()
-    return {
-        "type": "result",
-        "time": time.time(),
-        "run": session.run.id,
-        "recipe": session.plan.recipe,
-        "state": status.state,
-        "exit_code": code,
-        "nodes": [{"id": name, **asdict(node)} for name, node in status.nodes.items()],
-        "arms": [
-            arm.to_json() for arm in overview.of_run(session.run, session.store).arms.values()
-        ],
-        "failures": [_failure_json(session, failure) for failure in outcome.failures],
-        "report": str(session.run.report_path) if has_report else None,
-        "summary": artifact.json("summary.json") if artifact is not None else None,
-    }
-
-
-def _failure_json(session: Session, failure: Failure) -> dict[str, Any]:
-    origin = planning.origin_of(failure.node, session.planned.folder)
-    found = Diagnostic("stage-failed", failure.message, origin, failure.hint).to_json()
-    return {
-        "node": failure.node.id,
-        **found,
-        "log": str(failure.log_path),
-        "rerun": _command(session, ("--only", failure.node.id)),
-    }

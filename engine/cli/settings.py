@@ -6,6 +6,7 @@ The user file is `~/.config/adapt/config.yaml`, with the names of the flags:
     threads: 16
     offline: true
     python: {vllm: /opt/vllm/bin/python}
+    trackers: [tensorboard]
 """
 
 from __future__ import annotations
@@ -23,7 +24,10 @@ if TYPE_CHECKING:
     from engine.runtime.store import Store
 
 NUM_RETRIES = 3
-_NAMES = ("store", "executor", "ray_address", "threads", "retries", "device", "offline", "python")
+_NAMES = (
+    "store", "executor", "ray_address", "threads", "retries", "device", "offline", "python",
+    "trackers",
+)  # fmt: skip
 _CHOICES = {"executor": ("local", "ray", "slurm", "skypilot"), "device": ("auto", "cpu", "cuda")}
 _BOOLS = {"1": True, "true": True, "yes": True, "0": False, "false": False, "no": False}
 
@@ -61,6 +65,13 @@ def add_flags(parser: argparse.ArgumentParser) -> None:
         metavar="BACKEND=PATH",
         action="append",
         help="the interpreter of a backend that lives in an environment of its own",
+    )
+    group.add_argument(
+        "--tracker",
+        dest="trackers",
+        action="append",
+        metavar="NAME",
+        help="also tell a tracker of the run: tensorboard, wandb, mlflow, trackio; repeatable",
     )
 
 
@@ -120,6 +131,7 @@ def resolve(args: argparse.Namespace, environ: Mapping[str, str]) -> Settings:
     threads = _threads(given["threads"], problems, unset=None if executor == "local" else 0)
     retries = _retries(given["retries"], problems)
     is_offline = _is_true(given["offline"], problems)
+    trackers = _trackers(given["trackers"], problems)
     gpus = machine.num_gpus(environ.get("CUDA_VISIBLE_DEVICES")) if given["device"] != "cpu" else 0
     # Elsewhere than here there may be GPUs, and other cores.
     has_gpus = bool(gpus) or (executor != "local" and given["device"] != "cpu")
@@ -138,6 +150,7 @@ def resolve(args: argparse.Namespace, environ: Mapping[str, str]) -> Settings:
         num_gpus=gpus,
         is_offline=is_offline,
         pythons=pythons,
+        trackers=trackers,
     )
 
 
@@ -168,6 +181,21 @@ def _retries(value: Any, problems: list[Diagnostic]) -> int:
         problems.append(_wrong("retries", f"'{value}' is not a number", "use 0 or more"))
         return 0
     return NUM_RETRIES if value is None else int(value)
+
+
+def _trackers(value: Any, problems: list[Diagnostic]) -> tuple[str, ...]:
+    if not value:
+        return ()
+    from engine.cli.trackers import NAMES
+
+    words = ",".join([value] if isinstance(value, str) else map(str, value)).split(",")
+    found = tuple(dict.fromkeys(word.strip() for word in words if word.strip()))
+    for name in found:
+        if name not in NAMES:
+            close = nearest(name, NAMES)
+            hint = f"did you mean `{close}`?" if close else f"use one of {', '.join(NAMES)}"
+            problems.append(_wrong("tracker", f"'{name}' is not known", hint))
+    return found
 
 
 def _is_true(value: Any, problems: list[Diagnostic]) -> bool:

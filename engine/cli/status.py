@@ -54,6 +54,8 @@ def run(args: argparse.Namespace) -> int:
         print(json.dumps(status_json(found, seen), indent=1))
         return 0
     print(tables.status_text(seen, runs.alive_or_killed(seen.status()), time.time()))
+    if seen.nodes and not seen.plan.nodes:
+        print("its plan.json is damaged or gone: what the log tells is all")
     if seen.num_unreadable:
         print(f"{verdicts.counted(seen.num_unreadable, 'line')} of its log could not be read")
     print(f"  in {found.path}")
@@ -95,19 +97,23 @@ def _follow(run: Run, store: Store, *, as_json: bool) -> int:
     """Show events as they come, until the run ends. Takes no lock and writes nothing."""
     from engine.cli import terminal
 
-    shown = overview.of_plan(run.plan(), store)
+    shown = overview.of_plan(overview.plan_of(run), store)
     view = None if as_json else terminal.display(sys.stdout, shown)
     log = LogReader(run.events_path)
     # What is long over is not told step by step, but to a machine.
     found = log.every() if as_json else log.latest()
+    # Of many nodes only what comes is told, where every word is a line.
+    is_past = isinstance(view, terminal.Lines) and len(shown.plan.nodes) > tables.MAX_NODES
     try:
         while True:
             for event in found:
-                if view is not None:
+                if view is not None and not is_past:
                     view.handle(event)
                 else:
                     shown.add(event)
+                if as_json:
                     print(line_of(event), end="")
+            is_past = False
             sys.stdout.flush()
             state = runs.alive_or_killed(shown.status()).state
             if state != "running":
@@ -125,7 +131,7 @@ def _follow(run: Run, store: Store, *, as_json: bool) -> int:
 
 
 def _print_log(run: Run, node_id: str, *, follow: bool) -> int:
-    ids = [node.id for node in run.plan().nodes]
+    ids = list(run.status().nodes) or [node.id for node in overview.plan_of(run).nodes]
     if node_id not in ids:
         close = nearest(node_id, ids)
         hint = f"`{close}` is close" if close else None

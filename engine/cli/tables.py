@@ -115,25 +115,32 @@ def status_text(run: Overview, status: RunStatus, now: float) -> str:
     rows = [(name, node.state, node_detail(node, now)) for name, node in shown.items()]
     parts += [table(rows)] if rows else []
     parts += [_groups("arms", run.arms.values())] if len(run.arms) > 1 else []
-    funnel = _funnel([arm.to_json() for arm in run.arms.values()])
+    arms = [arm.to_json() for arm in run.arms.values()]
+    funnel = _funnel(arms if len(arms) <= MAX_NODES else [])
     return f"{head}\n" + "\n\n".join([*parts, funnel] if funnel else parts)
 
 
 def _time_left(run: Overview, status: RunStatus, now: float) -> str:
-    left = run.time_left_s(now) if status.state == "running" else None
-    return f", about {duration(left)} left" if left else ""
+    left = run.time_left(now) if status.state == "running" else ""
+    return f", {left}" if left else ""
 
 
 def _groups(title: str, groups: Iterable[Group]) -> str:
+    """Return a line per group; of very many, those that are not done yet first, and a count."""
+    found = list(groups)
+    shown = found
+    if len(found) > MAX_NODES:
+        shown = sorted(found, key=lambda group: group.num_good == group.num)[:MAX_NODES]
     rows = [
         (
             group.name,
             f"{group.num_good:,} of {group.num:,}",
-            ", ".join(f"{num:,} {state}" for state, num in group.states.items() if num),
+            ", ".join(f"{num:,} {state}" for state, num in group.counted().items()),
         )
-        for group in groups
+        for group in shown
     ]
-    return table([(title, "done", ""), *rows])
+    rest = f"\n  and {len(found) - len(shown):,} more" if len(shown) < len(found) else ""
+    return table([(title, "done", ""), *rows]) + rest
 
 
 def node_detail(node: NodeStatus, now: float) -> str:
@@ -146,13 +153,19 @@ def node_detail(node: NodeStatus, now: float) -> str:
         taken += f"  gpu {gigabytes(node.gpu_memory_gb)}" if node.gpu_memory_gb else ""
         return f"{amount(node.done, node.total, node.unit)}  {since}{taken}".strip()
     if node.state == "ran":
-        return f"{duration(node.wall_s)}, {node.peak_memory_gb:.1f} GB"
+        return f"{duration(node.wall_s)}, {gigabytes(node.peak_memory_gb)}"
     return node.message if node.state in ("failed", "skipped") else ""
 
 
 def summary_text(summary: Mapping[str, Any]) -> str:
     """Return the funnel and the score table of a summary (schemas/summary.schema.json)."""
-    parts = (smoke_text(summary), _funnel(summary["arms"]), _scores(summary["arms"]))
+    order = summary.get("ranking") or ()
+    parts = (
+        smoke_text(summary),
+        ranking_text(order),
+        _funnel(summary["arms"]),
+        _scores(summary["arms"]),
+    )
     return "\n\n".join(part for part in parts if part)
 
 
@@ -173,6 +186,39 @@ def verdict_text(summary: Mapping[str, Any]) -> str:
         for row in arm["scores"]
         if _is_whole(row)
     )
+
+
+def ranking_text(ranking: Sequence[Mapping[str, Any]]) -> str:
+    """Return arms in one order, best first, and what shared places mean."""
+    if not ranking:
+        return ""
+    head = ("place", "arm", "adapted", "difference", "95 % interval", "general")
+    rows = [
+        (
+            f"{row['place'] or '-'}{'=' if row['is_shared'] else ' '}",
+            row["arm"] + (" (smoke)" if row["max_items"] is not None else ""),
+            _points(row["adapted"]),
+            _points(row["difference"], signed=True),
+            _interval(row),
+            _points(row["general"], signed=True),
+        )
+        for row in ranking
+    ]
+    num = max(row["num_benchmarks"] for row in ranking)
+    told = [
+        table([head, *rows], numbers_from=2),
+        f"  means of {verdicts.counted(num, 'domain benchmark')}",
+    ]
+    if any(row["is_shared"] for row in ranking):
+        told[-1] += "; = cannot be told apart from the first of the place on the same items"
+    told += [f"  {row['arm']} is not ranked: {row['reason']}" for row in ranking if row["reason"]]
+    return "\n".join(told)
+
+
+def _interval(row: Mapping[str, Any]) -> str:
+    if row["ci_low"] is None:
+        return "-"
+    return f"{_points(row['ci_low'], signed=True)} to {_points(row['ci_high'], signed=True)}"
 
 
 def _funnel(arms: Sequence[Mapping[str, Any]]) -> str:
@@ -231,7 +277,7 @@ def _score_row(row: Mapping[str, Any]) -> tuple[str, ...]:
         _points(row["base"]),
         _points(row["adapted"]),
         _points(row["difference"], signed=True),
-        f"{_points(row['ci_low'], signed=True)} to {_points(row['ci_high'], signed=True)}",
+        _interval(row),
         _count(row["num_items"]),
     )
 

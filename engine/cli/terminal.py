@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import os
 import time
 from typing import IO, Protocol
@@ -28,6 +29,8 @@ class Display(Protocol):
 
 def display(stream: IO[str], run: Overview, *, is_quiet: bool = False) -> Display:
     """Return a live view for a terminal and lines for everything else."""
+    if isinstance(stream, io.TextIOWrapper):
+        stream.reconfigure(errors="backslashreplace")  # a message may have any letters
     if is_quiet:
         return Failures(stream)
     if stream.isatty() and os.environ.get("TERM", "dumb") != "dumb":
@@ -101,9 +104,9 @@ class Lines:
         if now - self._total_at < TOTAL_EVERY_S or not self._run.lively:
             return
         self._total_at = now
-        total, left = self._run.total(), self._run.time_left_s(now)
+        total, left = self._run.total(), self._run.time_left(now)
         text = f"{total.num_good:,} of {total.num:,} nodes done, {len(self._run.lively):,} at work"
-        self._print(now, text + (f", about {tables.duration(left)} left" if left else ""))
+        self._print(now, f"{text}, {left}" if left else text)
 
 
 def clock(when: float) -> str:

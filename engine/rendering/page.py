@@ -32,6 +32,7 @@ def report_html(
         arms=shown,
         reach=reach,
         smokes=list(dict.fromkeys(filter(None, (arm["smoke"] for arm in shown)))),
+        ranking=summary.get("ranking") or [],
         comparison=_comparison(summary["arms"], reach) if len(shown) > 1 else [],
         ledger=ledger(arms),
     )

@@ -244,6 +244,8 @@ class Executor:
         self.launcher.wait(POLL_S)
         for work in list(self._works.values()):
             for worker in work.workers():
+                if self._works.get(work.node.id) is not work:
+                    break  # another part has ended the node, and all its processes with it
                 end = worker.end()  # before the messages, so that none of them is missed
                 for message in worker.messages():
                     self._take_message(work, worker, message)
@@ -415,12 +417,13 @@ def _describe(end: End) -> str:
 
 @contextmanager
 def _signals_into(received: list[int]) -> Iterator[None]:
-    """Collect SIGINT and SIGTERM in a list instead of dying of them."""
+    """Collect SIGINT, SIGTERM and, unless it is ignored (nohup), SIGHUP instead of dying of them."""
 
     def note(number: int, frame: FrameType | None) -> None:
         received.append(number)
 
-    numbers = (signal.SIGINT, signal.SIGTERM)
+    is_ignored = signal.getsignal(signal.SIGHUP) is signal.SIG_IGN
+    numbers = (signal.SIGINT, signal.SIGTERM, *(() if is_ignored else (signal.SIGHUP,)))
     before = {number: signal.signal(number, note) for number in numbers}
     try:
         yield

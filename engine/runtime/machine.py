@@ -24,6 +24,7 @@ class Settings:
     num_gpus: int = 0
     is_offline: bool = False
     pythons: Mapping[str, str] = field(default_factory=dict)  # backend -> interpreter
+    trackers: tuple[str, ...] = ()  # told of the run; never needed for it
 
 
 def num_cores() -> int:

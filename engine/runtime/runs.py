@@ -75,7 +75,8 @@ def alive_or_killed(found: RunStatus) -> RunStatus:
     """Return the status with `running` put right if the process of the run is gone."""
     holder = dict(found.holder)
     if found.state == "running" and locks.is_visible(holder) and not locks.is_alive(holder):
-        return replace(found, state="killed")
+        nodes = {name: status.stopped(node) for name, node in found.nodes.items()}
+        return replace(found, state="killed", nodes=nodes)
     return found
 
 

@@ -82,7 +82,7 @@ class Fold:
                 self._run = replace(self._run, state="failed" if event.failed else "finished")
             case RunStopped():
                 self._run = replace(self._run, state="stopped")
-                self.nodes |= {n: _stopped(node) for n, node in self.nodes.items()}
+                self.nodes |= {n: stopped(node) for n, node in self.nodes.items()}
             case _:
                 before = self.nodes.get(event.node, NodeStatus())
                 self.nodes[event.node] = node_after(before, event)
@@ -164,5 +164,6 @@ def _costs(event: NodeFinished | NodeFailed) -> dict[str, Any]:
     }
 
 
-def _stopped(node: NodeStatus) -> NodeStatus:
+def stopped(node: NodeStatus) -> NodeStatus:
+    """Return where a node stands when its run has gone."""
     return replace(node, state="stopped") if node.state in UNDER_WAY else node

@@ -24,11 +24,13 @@ def run(inputs: Inputs, params: Params, outputs: Outputs, tools: Tools) -> None:
     """Write `summary.json` and `report.html`."""
     from engine.rendering.page import report_html
     from engine.rendering.summary import summarise
+    from engine.stages._ranking import ranked
 
     arms = nodes_by_arm(inputs.many("artifacts"), params.arms)
     named = params.raw.get("benchmarks", {})
     general = set(named.get("general", ())) - set(named.get("domain", ()))
     summary = summarise(params.recipe, arms, general)
+    summary["ranking"] = ranked(summary["arms"], arms) if len(arms) > 1 else []
     outputs.write_json("summary.json", summary)
     page = report_html(summary, params.raw, params.plan, arms)
     outputs.file("report.html").write_text(page, encoding="utf-8")
@@ -47,7 +49,7 @@ def nodes_by_arm(
 
 STAGE = Stage(
     name="report",
-    version=3,
+    version=4,
     inputs=(Port("artifacts", many=True),),
     params=Params,
     needs=Needs(),

@@ -72,9 +72,8 @@ def ours(work: Path) -> Tool:
         shutil.rmtree(cache, ignore_errors=True)
 
     def num_ran(found: Cost) -> int:
-        return sum(
-            node["state"] == "ran" for node in json.loads(found.stdout.splitlines()[-1])["nodes"]
-        )
+        result = json.loads(found.stdout.splitlines()[-1])
+        return sum(node["state"] == "ran" for node in result["nodes"])
 
     environ |= {"PYTHONPATH": str(peers.ROOT)}
     commands = {"help": peers.ours("--help"), **dict.fromkeys(QUESTIONS[1:], run)}

@@ -44,6 +44,10 @@ def test_a_small_plan_is_shown_node_by_node():
     ]
 
 
+def test_a_narrow_terminal_leaves_out_what_a_node_takes_rather_than_half_of_it():
+    assert shown(at_work(), width=64)[2] == "● filter  ━━━━━━──  300/400 tasks  10.0/s  10 s left"
+
+
 def test_a_terminal_without_unicode_gets_ascii_alone():
     assert all(line.isascii() for line in shown(at_work(), signs=ASCII))
 
@@ -75,7 +79,7 @@ def test_a_frame_fits_its_terminal_however_many_nodes_there_are(width: int, heig
 def test_a_large_plan_is_shown_by_stage_and_by_arm():
     lines = shown(many(), height=30)
 
-    assert lines[0] == "fake  3 of 10,001 nodes, 1 failed, 30 s"
+    assert lines[0] == "fake  3 of 10,001 nodes, 1 failed, 30 s, more than 23 min 44 s left"
     assert lines[1].startswith("✗ count")
     assert lines[1].endswith("36 running, 1 failed")
     assert "✗ arm_0005" in "\n".join(lines)  # what failed comes before what waits

@@ -64,3 +64,26 @@ def test_a_run_that_stopped_early_says_why_it_has_no_report(store, tmp_path, cap
 
     assert report(store, run.id) == 1
     assert "has no report: it ran `--only train`" in capsys.readouterr().err
+
+
+def test_several_runs_are_ranked_against_each_other(store, tmp_path, capsys):
+    first = finished(store, tmp_path / "first")
+    second = finished(store, tmp_path / "second", caption="Four red cells on a dark ground.")
+
+    assert report(store, first.id, second.id) == 0
+    head, *rows, told = capsys.readouterr().out.splitlines()
+    assert head.split()[:3] == ["place", "arm", "adapted"]
+    assert {row.split()[1] for row in rows} == {first.id, second.id}
+    assert [row.split()[0] for row in rows] == ["1=", "1="]
+    assert "cannot be told apart" in told
+
+
+def test_the_json_of_several_runs_follows_its_schema(store, tmp_path, capsys):
+    first = finished(store, tmp_path / "first")
+    second = finished(store, tmp_path / "second", caption="Four red cells on a dark ground.")
+    report(store, first.id, second.id, "--json")
+
+    found = json.loads(capsys.readouterr().out)
+    folder = package_data.folder("schemas")
+    jsonschema_rs.validate(json.loads((folder / "ranking.schema.json").read_text("utf-8")), found)
+    assert [run["run"] for run in found["runs"]] == [first.id, second.id]

@@ -186,7 +186,9 @@ def test_the_facts_of_a_run_fit_their_schema_and_hold_no_environment(
     assert run.id.startswith("fake-")
 
 
-@pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 75)])
+@pytest.mark.parametrize(
+    ("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 75), (signal.SIGHUP, 75)]
+)
 def test_a_stopped_run_can_go_on(recipe: Path, number: signal.Signals, code: int):
     folder = recipe.parent
     engine = subprocess.Popen(

@@ -81,3 +81,21 @@ def test_a_misspelt_name_in_the_user_file_gets_the_nearest(tmp_path: Path):
     with pytest.raises(RequestError) as caught:
         resolve(XDG_CONFIG_HOME=home)
     assert caught.value.diagnostics[0].hint == "`threads` is close"
+
+
+def test_trackers_are_named_by_flags_a_variable_or_the_user_file(tmp_path: Path):
+    home = user_file(tmp_path, "trackers: [trackio]\n")
+
+    assert resolve().trackers == ()
+    assert resolve("--tracker", "wandb", "--tracker", "mlflow").trackers == ("wandb", "mlflow")
+    assert resolve(ADAPT_TRACKERS="tensorboard,wandb").trackers == ("tensorboard", "wandb")
+    assert resolve(XDG_CONFIG_HOME=home).trackers == ("trackio",)
+
+
+def test_an_unknown_tracker_is_told_with_the_nearest():
+    with pytest.raises(RequestError) as caught:
+        resolve("--tracker", "tensorbord")
+
+    (found,) = caught.value.diagnostics
+    assert found.message == "machine setting `tracker`: 'tensorbord' is not known"
+    assert found.hint == "did you mean `tensorboard`?"

@@ -10,9 +10,12 @@ import jsonschema_rs
 import pytest
 
 from engine import cli
+from engine.cli import tables
+from engine.cli.overview import Overview
 from engine.runtime import runs
 from engine.runtime.runs import Run
 from engine.runtime.store import Store
+from tests.cli import test_overview as overviews
 from tests.cli.fake_adapt import command, run_fake
 from tests.runtime import test_events as known
 from tests.runtime.fake_stages import PlanBuilder
@@ -113,13 +116,6 @@ def test_a_damaged_log_still_tells_where_a_run_stands(run: Run, capsys: pytest.C
     assert "2 lines of its log could not be read" in out
 
 
-def test_a_run_whose_plan_is_damaged_is_told_as_such(run: Run, capsys: pytest.CaptureFixture[str]):
-    (run.path / "plan.json").write_text('{"recipe": 3}')
-
-    assert status(run) == 1
-    assert "run-damaged" in capsys.readouterr().err
-
-
 def test_the_log_of_a_node_that_runs_is_followed_to_its_end(tmp_path: Path):
     build = PlanBuilder()
     build.add("slow", num_batches=8, batch_s=0.2)
@@ -159,3 +155,33 @@ def test_a_run_that_goes_on_is_followed_without_a_word_to_it(tmp_path: Path):
     *lines, last = follower.stdout.splitlines()
     assert lines == found.events_path.read_text().splitlines()
     assert json.loads(last)["state"] == "finished"
+
+
+def test_a_damaged_plan_leaves_what_the_log_tells(run: Run, capsys: pytest.CaptureFixture[str]):
+    path = run.path / "plan.json"
+    path.write_text(path.read_text().replace('"key"', '"kez"', 1))
+
+    assert status(run) == 0
+    out = capsys.readouterr().out
+    assert "fail    failed   there are no rows to read" in out
+    assert "its plan.json is damaged or gone" in out
+    assert status(run, "--logs", "fail") == 0
+    assert capsys.readouterr().out == "about to fail\n"
+
+
+def test_a_large_run_is_told_by_stage_and_arm():
+    arms = tuple(f"arm_{number:03}" for number in range(100))
+    found = overviews.plan(*arms)
+    happened = [overviews.started(found), overviews.began("curate")]
+    happened += [overviews.ended("curate", 9.0, 9.0, pairs=17), overviews.began("filter@arm_003")]
+    seen = overviews.seen(Overview(found), happened)
+    lines = tables.status_text(seen, seen.status(), 30.0).splitlines()
+
+    assert lines[:3] == [
+        "run r: running, more than 15 min 00 s left",
+        "  stages  done",
+        "  count   1 of 101  1 ran, 1 running, 99 waiting",
+    ]
+    assert any(line.startswith("  filter@arm_003  running") for line in lines)
+    assert lines[-1] == "  and 40 more"
+    assert len(lines) < 80

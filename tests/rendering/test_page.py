@@ -12,6 +12,7 @@ import pytest
 from engine.artifacts import Artifact, Outputs
 from engine.rendering.page import report_html
 from engine.rendering.summary import FUNNEL, summarise
+from engine.stages._ranking import ranked
 from tests.rendering.building import artifact, nodes, score
 
 ATTACK = (
@@ -120,6 +121,17 @@ def test_several_arms_are_compared_first(tmp_path: Path):
 
     assert html.index("Arms compared") < html.index("Arm: full") < html.index("Arm: lora")
     assert html.index("<td>full</td>") < html.index("<td>lora</td>") < html.index("Arm: full")
+
+
+def test_arms_are_ranked_before_they_are_compared(tmp_path: Path):
+    arms = {name: nodes(tmp_path / name) for name in ("full", "lora")}
+    summary = summarise("mine", arms)
+    summary["ranking"] = ranked(summary["arms"], arms)
+    text = Seen(report_html(summary, {"name": "mine"}, [], arms)).text
+
+    assert text.index("Arms ranked") < text.index("Arms compared")
+    assert re.search(r"1=\s+full\s+51\.0\s+\+21\.0\s", text)
+    assert re.search(r"1=\s+lora\s", text)
 
 
 def test_a_smoke_run_says_that_it_is_no_result(tmp_path: Path):

@@ -60,11 +60,19 @@ def _arguments(verb: str) -> Iterator[str]:
     module = importlib.import_module(f"engine.cli.{verb}")
     subparsers = argparse.ArgumentParser().add_subparsers()
     module.add_parser(subparsers)
-    for action in subparsers.choices[verb]._actions:
+    yield from _taken(subparsers.choices[verb])
+
+
+def _taken(parser: argparse.ArgumentParser, prefix: str = "") -> Iterator[str]:
+    for action in parser._actions:
+        if isinstance(action, argparse._SubParsersAction):
+            for name, nested in action.choices.items():
+                yield from _taken(nested, f"{name} ")
+            continue
         name = " ".join(action.option_strings) or str(action.metavar or action.dest)
         choices = f" {{{','.join(map(str, action.choices))}}}" if action.choices else ""
         if name != "-h --help":
-            yield name + choices + (" ..." if action.nargs in ("*", "+", "?") else "")
+            yield prefix + name + choices + (" ..." if action.nargs in ("*", "+", "?") else "")
 
 
 def prompts() -> dict[str, str]:

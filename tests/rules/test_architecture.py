@@ -97,7 +97,10 @@ def test_the_command_surface_moves_on_purpose():
 
 
 def test_every_verb_prints_json_when_asked():
-    assert [verb for verb, taken in golden.surface().items() if "--json" not in taken] == []
+    for verb, taken in golden.surface().items():
+        below = {word.partition(" ")[0] for word in taken if " " in word and word[0].isalpha()}
+        wanted = {f"{name} --json" for name in below & {"gc", "verify", "export", "import"}}
+        assert (wanted or {"--json"}) <= set(taken), verb
 
 
 def test_used_prompts_are_frozen():

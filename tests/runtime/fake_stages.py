@@ -54,6 +54,11 @@ def _count(inputs: Inputs, params: CountParams, outputs: Outputs, tools: Tools) 
     tools.log(f"wrote {params.num_rows} rows with seed {tools.seed}")
 
 
+def _learn(inputs: Inputs, params: CountParams, outputs: Outputs, tools: Tools) -> None:
+    for step in range(1, params.num_rows + 1):
+        outputs.rows("losses").write({"step": step, "loss": 1 / step})
+
+
 def _double(inputs: Inputs, params: CountParams, outputs: Outputs, tools: Tools) -> None:
     for artifact in inputs.many("rows").values():
         for row in artifact.rows("rows"):
@@ -118,6 +123,12 @@ def _family(inputs: Inputs, params: SlowParams, outputs: Outputs, tools: Tools) 
         child.kill()
 
 
+def _fail_in_parts(inputs: Inputs, params: FailParams, outputs: Outputs, tools: Tools) -> None:
+    if tools.part is not None and tools.part.index > 0:
+        time.sleep(60)
+    _fail(inputs, params, outputs, tools)
+
+
 def _environment(inputs: Inputs, params: CountParams, outputs: Outputs, tools: Tools) -> None:
     names = ("OMP_NUM_THREADS", "OMP_WAIT_POLICY", "PYTHONHASHSEED", "HF_HUB_OFFLINE")
     facts = {name: os.environ.get(name) for name in names}
@@ -155,11 +166,13 @@ STAGES = {
     for stage in (
         Stage("count", 1, (), CountParams, Needs(), _count),
         Stage("double", 1, ROWS, CountParams, Needs(), _double),
+        Stage("learn", 1, MANY, CountParams, Needs(), _learn),
         Stage("slow", 1, MANY, SlowParams, Needs(), _slow),
         Stage("sharded", 1, MANY, SlowParams, Needs(sharded=True), _slow),
         Stage("on_gpu", 1, MANY, SlowParams, Needs(accelerator=True), _on_gpu),
         Stage("stoppable", 1, MANY, SlowParams, Needs(), _stoppable),
         Stage("fail", 1, MANY, FailParams, Needs(), _fail),
+        Stage("fail_in_parts", 1, MANY, FailParams, Needs(sharded=True), _fail_in_parts),
         Stage("report", 1, MANY, FailParams, Needs(), _fail),
         Stage("bulk", 1, MANY, BulkParams, Needs(), _bulk),
         Stage("late", 1, MANY, SlowParams, Needs(), _late),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import shutil
 import signal
 import subprocess
@@ -22,6 +23,9 @@ from tests.runtime.fake_stages import PlanBuilder
 from tests.runtime.test_local import num_marks, wait_until
 
 DAY_S = 86400
+AS_ROOT = () if os.geteuid() == 0 else ("--user", "--map-root-user")
+# In a process namespace of its own a holder cannot be seen: only its heartbeat tells.
+APART = ("unshare", *AS_ROOT, "--pid", "--fork", "--kill-child", "--mount-proc")
 
 
 @pytest.fixture(autouse=True)
@@ -154,9 +158,7 @@ def test_of_many_runs_one_is_killed_and_the_others_take_over(tmp_path: Path):
 def test_a_clock_that_jumps_gives_no_living_holders_lock_away(tmp_path: Path, jump_s: int):
     plan = slow(tmp_path, 30)
     watch = Clock(tmp_path / "clock")
-    # In a process namespace of its own the holder cannot be seen: only its heartbeat tells.
-    apart = ("unshare", "--pid", "--fork", "--kill-child", "--mount-proc")
-    holder = start(plan, tmp_path, None, *apart)
+    holder = start(plan, tmp_path, None, *APART)
     wait_until(lambda: num_marks(tmp_path) >= 2)
     waiting = start(plan, tmp_path, watch.environment())
     wait_until(lambda: "waiting" in _log_of_events(tmp_path))
@@ -173,8 +175,7 @@ def test_a_clock_that_jumps_gives_no_living_holders_lock_away(tmp_path: Path, ju
 def test_a_clock_that_is_set_back_does_not_keep_a_dead_holders_lock(tmp_path: Path):
     plan = slow(tmp_path, 30)
     watch = Clock(tmp_path / "clock")
-    apart = ("unshare", "--pid", "--fork", "--kill-child", "--mount-proc")
-    holder = start(plan, tmp_path, None, *apart)
+    holder = start(plan, tmp_path, None, *APART)
     wait_until(lambda: num_marks(tmp_path) >= 2)
     for process in processes.marked(str(tmp_path)):
         process.kill()

@@ -171,6 +171,16 @@ def test_parts_do_each_shard_once_and_give_what_one_process_gives(tmp_path: Path
     assert in_parts.manifest == Store(tmp_path / "whole").get(key).manifest
 
 
+def test_a_part_that_fails_ends_the_others_and_the_node(tmp_path: Path):
+    build = PlanBuilder()
+    build.add("fail_in_parts")
+    run, outcome = execute(build.plan(), tmp_path, threads=3)
+
+    assert [failure.message for failure in outcome.failures] == ["there are no rows to read"]
+    assert len(list((run.path / "jobs").iterdir())) == 3
+    assert states(run) == {"fail_in_parts": "failed"}
+
+
 def test_a_lost_part_is_started_again_and_the_others_go_on(tmp_path: Path):
     build = PlanBuilder()
     marks = tmp_path / "marks"
@@ -249,6 +259,7 @@ def test_a_killed_engine_costs_at_most_one_batch_and_leaves_no_process(tmp_path:
     engine.wait()
     (dead,) = runs.all_runs(Store(tmp_path / "store"))
     assert dead.status().state == "killed"
+    assert "running" not in {node.state for node in dead.status().nodes.values()}
 
     run, _ = execute(plan, tmp_path / "store")
 
