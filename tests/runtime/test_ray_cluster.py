@@ -107,12 +107,13 @@ def test_a_gpu_that_another_run_of_the_machine_holds_is_waited_for(
 
     assert process.news(0.05).messages == ({"type": "waiting"},)
     os.close(held[0])
-    news, said = process.news(0.05), []
+    news = process.news(0.05)
+    messages = [*news.messages]
     assert news.pid > 0
     while news.end is None:
         news = process.news(1.0)
-        said += [message["type"] for message in news.messages]
-    assert said[-1] == "finished"
+        messages += news.messages
+    assert messages[-1]["type"] == "finished"
     assert (tmp_path / "marks").read_text().startswith("held-by-a-test ")
 
 
