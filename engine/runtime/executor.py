@@ -131,6 +131,7 @@ class Executor:
         for node in self.plan.nodes:
             artifact = self.store.get(node.key)
             if artifact is not None:
+                self.store.offer(artifact)
                 self._done(node, artifact)
                 self.emit(events.NodeCached(time=time.time(), node=node.id, reason="in the store"))
 

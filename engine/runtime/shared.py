@@ -26,7 +26,16 @@ from engine.plan.stage import Node
 from engine.runtime import locks
 from engine.runtime.locks import KeyLock
 from engine.runtime.remote import Remote, RemoteError
-from engine.runtime.store import MANIFEST, Parents, Reads, Store, file_digest, read_manifest, seal
+from engine.runtime.store import (
+    MANIFEST,
+    Parents,
+    Reads,
+    Store,
+    file_digest,
+    read_manifest,
+    seal,
+    stays_inside,
+)
 
 LEASE_STALE_S = 60.0
 MIRROR_EVERY_S = 30.0
@@ -113,6 +122,17 @@ class SharedStore(Store):
             if self.scratch(key).is_dir() and not self.folder(key).is_dir():
                 mirror.push()
 
+    def offer(self, artifact: Artifact) -> None:
+        """Upload an artifact that is here alone: a kill may have come between folder and store."""
+        key = artifact.manifest.key
+        if self._remote_manifest(key) is None:
+            self._send_up(artifact)
+
+    def forget(self, key: str) -> None:
+        """Remove the scratch of a key, here and up there."""
+        super().forget(key)
+        self.remote.remove_all(f"scratch/{key}")
+
     def keep_run(self, run: str) -> None:
         """Copy a finished run's plan, facts, events and report up; done without if it fails."""
         folder = self.runs / run
@@ -142,7 +162,7 @@ class SharedStore(Store):
         if key not in self._known and self.remote.read(f"{_folder(key)}/{MANIFEST}") is None:
             return None
         self._known.add(key)
-        found = read_manifest(kept)
+        found = _trusted(kept)
         if found is not None:
             return found
         content = self.remote.read(f"{_folder(key)}/{MANIFEST}")
@@ -153,7 +173,7 @@ class SharedStore(Store):
         part = kept.with_name(f".{key}.{secrets.token_hex(4)}")
         part.write_bytes(content)
         part.replace(kept)
-        return read_manifest(kept)
+        return _trusted(kept)
 
     def _bring_down(self, key: str, manifest: Manifest) -> Artifact | None:
         """Download into a new folder, hash it, and give it its name."""
@@ -307,6 +327,14 @@ class Mirror:
                     if self._sent.get(name) != stamp:
                         self._remote.upload(path, f"{self._prefix}/{name}")
                         self._sent[name] = stamp
+
+
+def _trusted(path: Path) -> Manifest | None:
+    """Return a manifest that came from elsewhere, unless its file names lead out of its folder."""
+    found = read_manifest(path)
+    if found is None or not all(stays_inside(entry.name) for entry in found.files):
+        return None
+    return found
 
 
 def _stamp(path: Path) -> tuple[int, int]:

@@ -69,6 +69,9 @@ class Store:
         """Keep the scratch of a key while a process works on it; here it lies where it is safe."""
         yield
 
+    def offer(self, artifact: Artifact) -> None:
+        """Make sure that every machine that shares the store can have an artifact."""
+
     def keep_run(self, run: str) -> None:
         """Put a finished run where others find it; here it is."""
 
@@ -173,7 +176,7 @@ class Store:
         for folder in _folders(files):
             durable.sync(staging / folder)
         self.move_in(node.key, staging)
-        self.forget(node.key)
+        _remove(self.root / "scratch" / node.key)
         artifact = self.get(node.key)
         assert artifact is not None
         return artifact
@@ -232,6 +235,12 @@ def _content(artifact: Artifact, reads: Sequence[str]) -> str:
         return artifact.manifest.content_digest
     files = artifact.manifest.files
     return keys.digest([[file.name, file.sha256] for file in files if is_read(file.name, reads)])
+
+
+def stays_inside(name: str) -> bool:
+    """Tell whether a file name of a manifest leads nowhere but into its artifact."""
+    parts = name.split("/")
+    return not name.startswith("/") and "\\" not in name and not {"", ".", ".."} & set(parts)
 
 
 def write_whole(path: Path, text: str) -> None:

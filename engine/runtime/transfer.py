@@ -14,14 +14,14 @@ import re
 import shutil
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 from typing import Any
 
 from engine.artifacts import Artifact, Manifest
 from engine.diagnostics import Diagnostic, RequestError
 from engine.plan import graph, keys
 from engine.runtime.runs import Run
-from engine.runtime.store import MANIFEST, Store, read_manifest, seal, write_whole
+from engine.runtime.store import MANIFEST, Store, read_manifest, seal, stays_inside, write_whole
 
 FORMAT = 1
 INDEX = "adapt-export.json"
@@ -205,8 +205,7 @@ def _checked(source: Store, key: str) -> Artifact:
 
 def _check_names(manifest: Manifest, folder: Path) -> None:
     for entry in manifest.files:
-        name = PurePosixPath(entry.name)
-        if name.is_absolute() or ".." in name.parts or "\\" in entry.name:
+        if not stays_inside(entry.name):
             raise _refused(f"`{entry.name}` leads out of its artifact")
         if not (folder / entry.name).is_file():
             raise _refused(f"`{entry.name}` of {manifest.key} is missing")

@@ -10,15 +10,17 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
+from engine.artifacts import FileEntry
 from engine.plan import graph
 from engine.plan.stage import Plan
 from engine.runtime.remote import Remote, RemoteError
 from engine.runtime.shared import Mirror, SharedLock, SharedStore
-from engine.runtime.store import SEALED_NS
+from engine.runtime.store import SEALED_NS, Store, _sealed_text
 from tests.runtime import fake_run
 from tests.runtime.fake_run import execute, states
 from tests.runtime.fake_stages import PlanBuilder
@@ -135,6 +137,42 @@ def test_a_wrong_bucket_and_missing_credentials_are_told_without_secrets(
     assert "hunter2" not in str(found.value)
     with pytest.raises(RemoteError, match="no way to open the store nowhere://"):
         Remote("nowhere://x/y")
+
+
+def test_what_a_killed_machine_published_here_alone_goes_up_with_the_next_run(
+    tmp_path: Path, url: str
+):
+    plan = chain()
+    for made in plan.nodes:  # as if each upload had been cut off
+        staging = Store(tmp_path / "a").staging(made.key)
+        (staging / "rows-00000.jsonl").write_text('{"number": 1}\n')
+        Store(tmp_path / "a").publish(made, staging, {"rows": 1}, {})
+    run, _ = execute(plan, tmp_path / "a", remote=url)
+
+    assert set(states(run).values()) == {"cached"}
+    other, _ = execute(plan, tmp_path / "b", remote=url)
+    assert set(states(other).values()) == {"cached"}
+
+
+def test_scratch_that_is_of_no_use_does_not_come_back(tmp_path: Path, url: str):
+    store = opened(tmp_path / "a", url)
+    (store.scratch("k") / "0.jsonl").write_text("made of a damaged input")
+    Mirror(store.remote, "k", store.scratch("k")).push()
+    store.forget("k")
+
+    with store.working_on("k"):
+        assert list(store.scratch("k").iterdir()) == []
+
+
+def test_a_manifest_whose_names_lead_out_of_its_artifact_is_none(tmp_path: Path, url: str):
+    store = Store(tmp_path / "evil")
+    artifact = publish(store, node())
+    files = (FileEntry("../../../evil.txt", 5, "0" * 64),)
+    text = _sealed_text(replace(artifact.manifest, files=files)) + "\n"
+    key = node().key
+    Remote(url).write(f"artifacts/{key[:2]}/{key}/manifest.json", text.encode())
+
+    assert opened(tmp_path / "a", url).get(key) is None
 
 
 def test_one_holder_has_a_lease_on_all_machines(tmp_path: Path, url: str):
