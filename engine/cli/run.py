@@ -136,6 +136,8 @@ def _run(session: Session, *, is_cached: bool) -> int:
         prospect = _prospect(session, view)
     outcome = _execute(session, is_cached, prospect)
     ending.put_report(session)
+    if not is_cached:
+        session.store.keep_run(session.run.id)
     code = _exit_code(outcome)
     moved = _moved_downloads(planned) if args.frozen and not code else []
     if moved:
