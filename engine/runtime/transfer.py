@@ -65,10 +65,12 @@ def export(store: Store, run: Run, folder: Path) -> Carried:
 
 
 def bring_in(folder: Path, store: Store) -> Carried:
-    """Take an exported run into a store. Raise RequestError, before anything is taken, if it lies.
+    """Take an exported run into a store, artifact by artifact; the run itself comes last.
 
-    What is in the store already stays as it is.
+    What is in the store already stays as it is. Raises RequestError at the first thing that is not
+    as it was exported; what was taken by then is whole.
     """
+    _check_links(folder)
     index = _index(folder)
     source = Store(folder)
     artifacts = [_checked(source, key) for key in index["keys"]]
@@ -188,6 +190,15 @@ def _index(folder: Path) -> dict[str, Any]:
     return dict(found)
 
 
+def _check_links(folder: Path) -> None:
+    """Refuse links anywhere in an export: what they lead to was never a part of it."""
+    for where, folders, names in os.walk(folder):
+        for name in (*folders, *names):
+            path = Path(where, name)
+            if path.is_symlink():
+                raise _refused(f"`{path.relative_to(folder)}` is a link")
+
+
 def _checked(source: Store, key: str) -> Artifact:
     """Return an artifact of an export whose manifest and file names can be trusted."""
     folder = source.folder(key)
@@ -196,9 +207,6 @@ def _checked(source: Store, key: str) -> Artifact:
         raise _refused(f"the manifest of {key} is missing or damaged")
     if manifest.key != key or keys.digest(manifest.preimage) != key:
         raise _refused(f"{key} is not the digest of its pre-image")
-    for path in (folder, *folder.rglob("*")):
-        if path.is_symlink():
-            raise _refused(f"`{path.name}` of {key} is a link")
     _check_names(manifest, folder)
     return Artifact(folder, manifest)
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -88,7 +89,8 @@ def set_aside(store: Store, key: str) -> Path | None:
     try:
         target = store.root / "damaged" / f"{key}-{secrets.token_hex(4)}"
         target.parent.mkdir(exist_ok=True)
-        store.folder(key).rename(target)
+        with suppress(FileNotFoundError):  # somebody else did
+            store.folder(key).rename(target)
         return target
     finally:
         lock.release()

@@ -330,6 +330,19 @@ def _link(out: Path) -> None:
     path.symlink_to("/etc/hostname")
 
 
+def _link_events(out: Path) -> None:
+    path = next(out.glob("runs/*/events.jsonl"))
+    path.unlink()
+    path.symlink_to("/etc/hostname")
+
+
+def _link_shelf(out: Path) -> None:
+    shelf = next((out / "artifacts").iterdir())
+    moved = out.parent / "elsewhere"
+    shelf.rename(moved)
+    shelf.symlink_to(moved)
+
+
 def _rename(out: Path) -> None:
     index = json.loads((out / "adapt-export.json").read_text())
     old = index["keys"][0]
@@ -340,7 +353,9 @@ def _rename(out: Path) -> None:
     (out / "adapt-export.json").write_text(json.dumps(index))
 
 
-@pytest.mark.parametrize("spoil", [_climb, _flip_rows, _flip_manifest, _link, _rename])
+@pytest.mark.parametrize(
+    "spoil", [_climb, _flip_rows, _flip_manifest, _link, _link_events, _link_shelf, _rename]
+)
 def test_an_export_that_was_changed_is_refused(
     fill, call: Call, tmp_path: Path, spoil: Callable[[Path], None]
 ):
