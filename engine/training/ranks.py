@@ -142,6 +142,7 @@ def _mourn(member: _Member, tools: Tools) -> None:
     """Raise what the end of a process without a message means."""
     if tools.stopping():  # the signal was for all of them, and found this one unprepared
         raise Stopped
+    member.process.join(5)  # its pipe closes a moment before its end can be read
     code = member.process.exitcode
     if code == -signal.SIGKILL:  # what Linux does to those that take too much
         raise MemoryError(f"training process {member.rank} was killed")
