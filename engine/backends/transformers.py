@@ -38,7 +38,9 @@ def open_session(files: ModelFiles, params: Params, machine: Machine) -> Session
     if wanted == "auto":
         wanted = "float32" if machine.device == "cpu" else "bfloat16"
     model = load_weights(kit, dtype=getattr(torch, wanted), device=machine.device)
-    return TransformersSession(kit, model, params.batch_size, machine.device)
+    # A process that ran out of the machine's memory comes back with smaller batches.
+    batch_size = max(1, params.batch_size >> machine.shrink)
+    return TransformersSession(kit, model, batch_size, machine.device)
 
 
 PLUGIN = Backend(version=1, params=Params, open=open_session)

@@ -81,7 +81,7 @@ def _gc(args: argparse.Namespace, store: Store) -> int:
 
     items = keeping.rubbish(
         store,
-        roots=_keys_of(args.roots, store),
+        roots=_keys_of([*args.roots, *_locked(store)], store),
         keep=_keep(args.keep),
         max_bytes=_bytes(args.max_size) if args.max_size else None,
         now=time.time(),
@@ -126,6 +126,15 @@ def _keys_of(roots: Sequence[str], store: Store) -> set[str]:
 
     plans = [planning.requested(root, (), store).plan for root in roots]
     return {node.key for plan in plans for node in plan.nodes}
+
+
+def _locked(store: Store) -> list[str]:
+    """Return the recipes of the store's runs that have a lock beside them: what it fixes stays."""
+    from engine.cli import locked
+    from engine.runtime import runs
+
+    paths = {str(run.facts().get("recipe_path", "")) for run in runs.all_runs(store)}
+    return sorted(p for p in paths if p and Path(p).is_file() and locked.path_of(Path(p)).is_file())
 
 
 def _keep(text: str | None) -> Any:

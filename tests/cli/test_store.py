@@ -13,7 +13,8 @@ from typing import Any
 
 import pytest
 
-from engine import cli
+from engine import cli, package_data
+from engine.cli import planning
 from engine.plan.stage import Plan
 from engine.runtime import locks, runs
 from engine.runtime.runs import Run
@@ -131,6 +132,36 @@ def test_gc_to_a_size_takes_what_was_used_longest_ago(fill, call: Call, root: Pa
     call("gc", "--max-size", f"{keep / 1000}KB")
 
     assert artifacts(root) == keys(chain(4))
+
+
+def test_gc_keeps_what_a_lock_beside_a_recipe_still_reaches(tmp_path: Path, capsys):
+    recipe = tmp_path / "small.yaml"
+    shutil.copy(package_data.folder("recipes") / "quickstart.yaml", recipe)
+    root = tmp_path / "store"
+    planned = planning.requested(str(recipe), (), Store(root)).plan
+    made = Store(root)
+    for node in planned.nodes[:3]:
+        staging = made.staging(node.key)
+        (staging / "rows-00000.jsonl").write_text("{}\n")
+        made.publish(node, staging, {}, {})
+    run = runs.create(made, chain(), {"recipe_path": str(recipe)})
+    keys_before = artifacts(root)
+    capsys.readouterr()
+
+    (tmp_path / "small.lock.json").write_text(lock_of(recipe, tmp_path))
+    capsys.readouterr()
+    assert cli.main(["store", "gc", "--store", str(root)]) == 0
+    assert artifacts(root) == keys_before
+    (tmp_path / "small.lock.json").unlink()
+    assert cli.main(["store", "gc", "--store", str(root)]) == 0
+    assert artifacts(root) == set()
+    assert run.path.exists()
+
+
+def lock_of(recipe: Path, folder: Path) -> str:
+    """Return the lock that `adapt lock` writes."""
+    assert cli.main(["lock", str(recipe), "--offline", "--store", str(folder / "other")]) == 0
+    return recipe.with_name("small.lock.json").read_text()
 
 
 def test_gc_removes_what_dead_processes_left(fill, call: Call, root: Path):
