@@ -9,17 +9,15 @@ from __future__ import annotations
 import errno
 import signal
 import time
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from types import FrameType
 from typing import Any
 
 from engine.artifacts import Artifact
 from engine.diagnostics import StageError
 from engine.plan.stage import Machine, Node, Plan
-from engine.runtime import events, locks, retries, scheduler
+from engine.runtime import events, locks, retries, scheduler, signals
 from engine.runtime.child import End, Launcher, Usage, Worker
 from engine.runtime.events import Event
 from engine.runtime.machine import Settings
@@ -92,7 +90,7 @@ class Executor:
 
         Raises StageError, with every process ended, when the disk takes nothing more.
         """
-        with _signals_into(self._signals):
+        with signals.collected(self._signals):
             try:
                 self._begin()
                 self._take_cached()
@@ -102,9 +100,9 @@ class Executor:
                 if not self._signals:
                     failed = tuple(failure.node.id for failure in self._failures)
                     self.emit(events.RunFinished(time=time.time(), failed=failed))
-            except OSError as error:
+            except (OSError, StageError) as error:  # the latter: a shared store is out of reach
                 self._end_workers(GRACE_S)
-                if error.errno not in _DISK:
+                if not isinstance(error, OSError) or error.errno not in _DISK:
                     raise
                 raise StageError(
                     f"the store cannot be written any more: {error.strerror}",
@@ -134,8 +132,6 @@ class Executor:
                 self.store.offer(artifact)
                 self._done(node, artifact)
                 self.emit(events.NodeCached(time=time.time(), node=node.id, reason="in the store"))
-
-    # Starting -------------------------------------------------------------------------------
 
     def _start_ready(self) -> None:
         """Link or start nodes until no more fit."""
@@ -236,8 +232,6 @@ class Executor:
             for port, labels in node.inputs.items()
         }
 
-    # Listening ------------------------------------------------------------------------------
-
     def _listen(self) -> None:
         """Take in messages and ends of processes, waiting a moment for them."""
         if len(self._over) == len(self.plan.nodes):
@@ -285,8 +279,6 @@ class Executor:
                         gpu_memory_gb=usage.gpu_memory_gb,
                     )
                 )
-
-    # Endings --------------------------------------------------------------------------------
 
     def _take_end(self, work: Work, worker: Worker, end: End) -> None:
         node, last = work.node, worker.last or {}
@@ -414,20 +406,3 @@ def _describe(end: End) -> str:
     name = signal.Signals(-end.exit_code).name
     text = f"its process was ended by {name} at {end.peak_memory_gb:.1f} GB of memory"
     return text + ("; the machine may be out of memory" if end.out_of_memory else "")
-
-
-@contextmanager
-def _signals_into(received: list[int]) -> Iterator[None]:
-    """Collect SIGINT, SIGTERM and, unless ignored (nohup), SIGHUP instead of dying of them."""
-
-    def note(number: int, frame: FrameType | None) -> None:
-        received.append(number)
-
-    is_ignored = signal.getsignal(signal.SIGHUP) is signal.SIG_IGN
-    numbers = (signal.SIGINT, signal.SIGTERM, *(() if is_ignored else (signal.SIGHUP,)))
-    before = {number: signal.signal(number, note) for number in numbers}
-    try:
-        yield
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)
