@@ -44,6 +44,9 @@ def running() -> Iterator[int]:
         process.wait()
 
 
+STALL_S = 4.0
+
+
 @dataclass
 class Proxy:
     """Passes requests on; `mischief(request line)` may answer, stall or cut one instead."""
@@ -82,6 +85,9 @@ class Proxy:
                     head = f"HTTP/1.1 503 Slow Down\r\nContent-Length: {len(body)}\r\n\r\n"
                     client.sendall(head.encode() + body)
                 elif what == "hang up":
+                    return
+                elif what == "stall":
+                    time.sleep(STALL_S)
                     return
                 elif what == "half":
                     _half_up(request, self.port)

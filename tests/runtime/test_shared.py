@@ -18,6 +18,7 @@ import pytest
 from engine.artifacts import FileEntry
 from engine.plan import graph
 from engine.plan.stage import Plan
+from engine.runtime import remote
 from engine.runtime.remote import Remote, RemoteError
 from engine.runtime.shared import Mirror, SharedLock, SharedStore
 from engine.runtime.store import SEALED_NS, Store, _sealed_text
@@ -97,14 +98,15 @@ def test_a_half_upload_is_no_artifact(tmp_path: Path, url: str, proxy: Proxy):
     assert opened(tmp_path / "c", url).fetch(node().key) is not None
 
 
-@pytest.mark.parametrize("what", ["throttle", "hang up", "cut"])
+@pytest.mark.parametrize("what", ["throttle", "hang up", "cut", "stall"])
 def test_a_store_that_misbehaves_now_and_then_is_asked_again(
-    tmp_path: Path, url: str, proxy: Proxy, what: str
+    tmp_path: Path, url: str, proxy: Proxy, what: str, monkeypatch: pytest.MonkeyPatch
 ):
+    monkeypatch.setattr(remote, "READ_TIMEOUT_S", 1)
     seen: set[str] = set()
 
     def first_time(line: str) -> str:
-        is_new = line not in seen
+        is_new = line not in seen and (what != "stall" or "weights.txt" in line)
         seen.add(line)
         return what if is_new else ""
 
