@@ -118,8 +118,12 @@ def test_a_cluster_of_another_version_is_told(tmp_path: Path):
 
 @pytest.mark.parametrize("address", ["ray://head:10001", "head", "head:port", ":6379"])
 def test_a_wrong_address_of_a_cluster_is_told_before_ray_is_loaded(
-    address: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    address: str,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
 ):
+    monkeypatch.delitem(sys.modules, "ray", raising=False)  # other tests load it
     code, _, said = run(
         capsys, "--executor", "ray", "--ray-address", address, "--store", str(tmp_path)
     )
