@@ -126,8 +126,9 @@ class Executor:
         )
 
     def _take_cached(self) -> None:
+        there = self.store.get_all(node.key for node in self.plan.nodes)
         for node in self.plan.nodes:
-            artifact = self.store.get(node.key)
+            artifact = there.get(node.key)
             if artifact is not None:
                 self.store.offer(artifact)
                 self._done(node, artifact)

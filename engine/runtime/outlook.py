@@ -74,8 +74,7 @@ def look(plan: Plan, store: Store) -> View:
 
 
 def _artifacts(plan: Plan, store: Store) -> dict[str, Artifact]:
-    found = {node.key: store.get(node.key) for node in plan.nodes}
-    return {key: artifact for key, artifact in found.items() if artifact is not None}
+    return store.get_all(node.key for node in plan.nodes)
 
 
 def _states(plan: Plan, artifacts: Mapping[str, Artifact]) -> dict[str, str]:

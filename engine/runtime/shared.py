@@ -15,7 +15,7 @@ import json
 import secrets
 import threading
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from functools import partial
 from pathlib import Path
@@ -48,7 +48,7 @@ class SharedStore(Store):
     def __init__(self, root: Path, remote: Remote) -> None:
         super().__init__(root)
         self.remote = remote
-        self._known: set[str] | None = None  # keys whose manifests were there when we listed them
+        self._known: set[str] = set()  # keys whose manifests were seen up there: they stay
 
     def get(self, key: str) -> Artifact | None:
         """Return the artifact of a key; its files may still have to come down."""
@@ -59,6 +59,16 @@ class SharedStore(Store):
         if manifest is None:
             return None
         return Artifact(self.folder(key), manifest, fetch=partial(self.fetch, key))
+
+    def get_all(self, keys: Iterable[str]) -> dict[str, Artifact]:
+        """Return the artifacts of those keys that have one; one listing tells of all of them."""
+        listed = (name.split("/") for name in self.remote.names("artifacts"))
+        self._known |= {parts[1] for parts in listed if parts[2:] == [MANIFEST]}
+        found = {
+            key: self.get(key) if key in self._known else super(SharedStore, self).get(key)
+            for key in keys
+        }
+        return {key: artifact for key, artifact in found.items() if artifact is not None}
 
     def fetch(self, key: str) -> Artifact | None:
         """Bring the files of an artifact into the folder; None if it is nowhere whole."""
@@ -155,17 +165,17 @@ class SharedStore(Store):
 
     def _remote_manifest(self, key: str) -> Manifest | None:
         """Return a manifest from the object store; a copy stays here, as it never changes."""
-        if self._known is None:
-            listed = (name.split("/") for name in self.remote.names("artifacts"))
-            self._known = {parts[1] for parts in listed if parts[2:] == [MANIFEST]}
         kept = self.root / "cache" / "manifests" / f"{key}.json"
-        if key not in self._known and self.remote.read(f"{_folder(key)}/{MANIFEST}") is None:
-            return None
-        self._known.add(key)
+        content = None
+        if key not in self._known:
+            content = self.remote.read(f"{_folder(key)}/{MANIFEST}")
+            if content is None:
+                return None
+            self._known.add(key)
         found = _trusted(kept)
         if found is not None:
             return found
-        content = self.remote.read(f"{_folder(key)}/{MANIFEST}")
+        content = content or self.remote.read(f"{_folder(key)}/{MANIFEST}")
         if content is None:
             self._known.discard(key)
             return None
@@ -207,13 +217,11 @@ class SharedStore(Store):
         for entry in artifact.manifest.files:
             self.remote.upload(artifact.path / entry.name, f"{_folder(key)}/{entry.name}")
         self.remote.upload(artifact.path / MANIFEST, f"{_folder(key)}/{MANIFEST}")
-        if self._known is not None:
-            self._known.add(key)
+        self._known.add(key)
         self.remote.remove_all(f"scratch/{key}")
 
     def _forget(self, key: str) -> None:
-        if self._known is not None:
-            self._known.discard(key)
+        self._known.discard(key)
         (self.root / "cache" / "manifests" / f"{key}.json").unlink(missing_ok=True)
 
 

@@ -60,6 +60,11 @@ class Store:
             return None
         return Artifact(path, manifest)
 
+    def get_all(self, keys: Iterable[str]) -> dict[str, Artifact]:
+        """Return the artifacts of those keys that have one."""
+        found = {key: self.get(key) for key in keys}
+        return {key: artifact for key, artifact in found.items() if artifact is not None}
+
     def fetch(self, key: str) -> Artifact | None:
         """Return the artifact of a key with all its files in place, or None."""
         return self.get(key)
