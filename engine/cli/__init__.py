@@ -6,8 +6,6 @@ import gc
 import os
 import sys
 
-from engine.cli import again
-
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     import argparse
@@ -39,7 +37,13 @@ def command() -> NoReturn:
     takes a tenth of what a plan that was compiled before does. A run that has nothing to do, as the
     one before it, does not even begin.
     """
-    repeated = again.repeat(sys.argv[1:])
+    try:
+        from engine.cli import again  # not above: Ctrl-C at this early hour is no traceback either
+
+        repeated = again.repeat(sys.argv[1:])
+    except KeyboardInterrupt:
+        print("interrupted", file=sys.stderr)
+        end(INTERRUPTED)
     if repeated is not None:
         end(repeated)
     # A plan of 10,000 nodes is all alive: looking through it for garbage is a fifth of its price.

@@ -94,3 +94,19 @@ def test_a_bug_leaves_a_log_and_no_traceback(
     assert "Traceback" not in err
     assert str(log) in err
     assert "Traceback" in log.read_text()
+
+
+def test_an_interrupt_in_the_first_milliseconds_is_no_traceback():
+    code = (
+        "import sys\n"
+        "class Interrupted:\n"
+        "    def find_spec(self, name, *rest):\n"
+        "        if name == 'engine.cli.again':\n"
+        "            raise KeyboardInterrupt\n"
+        "sys.meta_path.insert(0, Interrupted())\n"
+        "from engine.cli import command\n"
+        "command()\n"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+
+    assert (done.returncode, done.stderr) == (130, "interrupted\n")
