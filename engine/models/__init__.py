@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from typing import Any
 
 from engine import plugin
 from engine.diagnostics import StageError
@@ -33,8 +34,20 @@ class ModelFamily:
     # How tensors of single images are joined into those of a batch: along axis 0 (all images of
     # the batch in a row) or 1 (rows of the batch first); None: only the processor knows.
     image_axis: int | None = 0
-    marks_image_tokens: bool = False  # the forward pass wants `mm_token_type_ids`
+    marks_image_tokens: str = ""  # the tensor in which the forward pass wants them marked by 1
+    has_own_token: bool = False  # images are other tokens than the marker that templates write
+    image_options: Mapping[str, Any] = field(default_factory=dict)  # that the processor adds
+    # Where released checkpoints, which are all that vLLM reads, use other names than transformers'
+    # modules have: module prefix -> stored prefix. Empty: as transformers saves them.
+    stored_prefixes: Mapping[str, str] = field(default_factory=dict)
     params: type = field(default=NoParams)
+
+    def stored_name(self, parameter_name: str) -> str:
+        """Return the name under which a parameter is stored."""
+        for prefix, stored in self.stored_prefixes.items():
+            if parameter_name.startswith(prefix):
+                return stored + parameter_name.removeprefix(prefix)
+        return parameter_name
 
     def part_of(self, parameter_name: str) -> str:
         """Return the part that a parameter or module belongs to, by its full name."""

@@ -17,6 +17,7 @@ _CLIP_L_336 = {
     "image_size": 336,
     "patch_size": 14,
 }
+TOWERS = {"clip-vit-large-patch14-336": _CLIP_L_336}  # by the last part of their name
 _LLAMA_3_8B = {
     "model_type": "llama",
     "hidden_size": 4096,
@@ -115,12 +116,14 @@ CONFIGS: dict[str, dict[str, Any]] = {
     "Qwen/Qwen2.5-VL-3B-Instruct": _QWEN2_5_VL_3B,
     "Qwen/Qwen2.5-VL-7B-Instruct": _QWEN2_5_VL_7B,
     "llava-hf/llama3-llava-next-8b-hf": _LLAVA_NEXT_LLAMA_3,
+    "Lin-Chen/open-llava-next-llama3-8b": _LLAVA_NEXT_LLAMA_3,  # once it is converted
     "AdaptLLM/visual-instruction-synthesizer": _LLAVA_NEXT_LLAMA_3,
     "meta-llama/Llama-3.2-11B-Vision": _LLAMA_3_2_11B_VISION,
     "meta-llama/Llama-3.2-11B-Vision-Instruct": _LLAMA_3_2_11B_VISION,
     "meta-llama/Meta-Llama-3-8B": {**_LLAMA_3_8B, "dtype": "bfloat16"},
     "meta-llama/Meta-Llama-3-8B-Instruct": {**_LLAMA_3_8B, "dtype": "bfloat16"},
 }
+ORIGINALS = ("Lin-Chen/open-llava-next-llama3-8b",)  # in the layout of the original LLaVA code
 PROCESSORS: dict[str, dict[str, Any]] = {
     name: _QWEN2_VL_PROCESSOR for name in CONFIGS if name.startswith("Qwen/")
 }

@@ -5,6 +5,9 @@ conversation (roles, number of parts, places of images) is rendered once, cut at
 filled with any text. That also tells, to the character, what the model itself has to write.
 A tokenizer without a template gives plain text: turns follow each other, answers end with the
 end-of-text token.
+
+Texts are data: a control token that is written out in a caption would end its turn and begin
+another. A space after its first character makes it a word like any other.
 """
 
 from __future__ import annotations
@@ -19,6 +22,8 @@ from engine.records import ImagePart, TextPart, Turn
 _SENTINEL = "qx{}xq"
 _CUT = re.compile(r"qx\d+xq")
 _ROLES = ("user", "assistant")
+# Control tokens that answers do hold: places in an image, of Qwen-VL, InternVL and PaliGemma.
+_PLACE = re.compile(r"</?\|?(object_ref|ref|box|quad|loc|seg)(_start|_end|\d+)?\|?>")
 
 
 class ChatError(ValueError):
@@ -69,6 +74,7 @@ class ChatFormat:
     renderer: Any
     image_marker: str | None  # what stands for an image in rendered text; None: sees no images
     eos: str
+    control: re.Pattern[str] | None = None  # the tokens that texts may not hold, written out
     _skeletons: dict[Any, list[str]] = field(default_factory=dict)
     _markers: dict[str, Markers] = field(default_factory=dict)
     _trims: dict[str, bool] = field(default_factory=dict)
@@ -251,6 +257,8 @@ class ChatFormat:
         return "".join(part["text"] for part in parts)
 
     def _trimmed(self, text: str, role: str) -> str:
+        if self.control is not None:
+            text = self.control.sub(_broken, text)
         if not self.has_template:
             return text
         if role not in self._trims:
@@ -268,6 +276,22 @@ class ChatFormat:
 
 def _message_part(kind: str, number: int) -> dict[str, str]:
     return {"type": "image"} if kind == "i" else {"type": "text", "text": _SENTINEL.format(number)}
+
+
+def control_tokens(tokenizer: Any, image_marker: str | None) -> re.Pattern[str] | None:
+    """Return what finds the written-out control tokens of a model, the longest at each place.
+
+    The marker of images is none of them: a text that holds it does not fit its images, and says so.
+    Neither are the tokens that name places in an image.
+    """
+    added = {str(t) for t in tokenizer.added_tokens_decoder.values() if t.special}
+    known = {token for token in added if not _PLACE.fullmatch(token)} - {image_marker, ""}
+    found = sorted(known, key=len, reverse=True)
+    return re.compile("|".join(map(re.escape, found))) if found else None
+
+
+def _broken(token: re.Match[str]) -> str:
+    return f"{token[0][0]} {token[0][1:]}"
 
 
 def _common_prefix(first: str, second: str) -> str:

@@ -63,6 +63,14 @@ _VISION_DEFAULTS: dict[str, dict[str, Any]] = {
         "image_size": 224,
         "patch_size": 32,
     },
+    "smolvlm": {
+        "hidden_size": 1152,
+        "intermediate_size": 3072,
+        "num_hidden_layers": 12,
+        "num_attention_heads": 16,
+        "image_size": 224,
+        "patch_size": 32,
+    },
     "llava_next": {  # the vision config of the class LlavaNextConfig, not of CLIPVisionConfig
         "hidden_size": 1024,
         "intermediate_size": 4096,
@@ -147,7 +155,7 @@ class Architecture(NamedTuple):
 
 def known_kinds() -> tuple[str, ...]:
     """Return every `model_type` that can be read."""
-    return (*_LLAMA_KINDS, "idefics3", "llava_next", "mllama", "qwen2_vl", "qwen2_5_vl")
+    return (*_LLAMA_KINDS, "idefics3", "smolvlm", "llava_next", "mllama", "qwen2_vl", "qwen2_5_vl")
 
 
 def architecture(config: Config) -> Architecture | None:
@@ -213,7 +221,7 @@ def _vision(seen: Config, config: Config, kind: str) -> Vision:
         )
     is_mllama = kind == "mllama"
     width = int(seen["hidden_size"])
-    merge = int(config.get("scale_factor", 2)) if kind == "idefics3" else 1
+    merge = int(config.get("scale_factor", 2)) if kind in ("idefics3", "smolvlm") else 1
     return Vision(
         width=width,
         num_layers=int(seen["num_hidden_layers"]) + int(seen.get("num_global_layers", 0)),
@@ -303,6 +311,7 @@ def _count_mllama(part: Vision, text: Language, seen: Config, config: Config) ->
 
 _VISION_COUNTS = {
     "idefics3": _count_idefics3,
+    "smolvlm": _count_idefics3,
     "llava_next": _count_llava_next,
     "qwen2_vl": _count_qwen2_vl,
     "qwen2_5_vl": _count_qwen2_vl,

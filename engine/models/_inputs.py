@@ -75,8 +75,7 @@ class InputMaker:
         import numpy as np
 
         tokenizer = self.kit.tokenizer
-        marker = self.kit.image_marker
-        image_id = tokenizer.convert_tokens_to_ids(marker) if marker else -1
+        image_id = self.kit.image_token_id
         for first in range(0, len(texts), ROWS_AT_ONCE):
             chunk = list(texts[first : first + ROWS_AT_ONCE])
             for text, ids, offsets in zip(chunk, *self._encode(chunk), strict=True):
@@ -204,8 +203,11 @@ class InputMaker:
         for rows in by_size.values():
             chosen = [pictures[row] for row in rows]
             shown = [[picture] if nested else picture for _, picture in chosen]
-            batch = self.kit.processor.image_processor(images=shown, return_tensors="pt")
-            tensors = {k: v for k, v in batch.items() if hasattr(v, "shape")}
+            batch = self.kit.processor.image_processor(
+                images=shown, return_tensors="pt", **self.kit.family.image_options
+            )
+            # Some processors tell themselves how many tiles they cut; no model reads that.
+            tensors = {k: v for k, v in batch.items() if hasattr(v, "shape") and k[:4] != "num_"}
             for number, (digest, _) in enumerate(chosen):
                 made[digest] = _slice(tensors, number, len(chosen))
                 self._keep(digest, made[digest])

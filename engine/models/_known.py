@@ -12,7 +12,8 @@ from pathlib import Path
 from typing import Any
 
 from engine import package_data
-from engine.models import _facts, _image_tokens
+from engine.diagnostics import StageError
+from engine.models import _facts, _image_tokens, _llava_original
 from engine.models._facts import Architecture
 from engine.models._image_tokens import ImageTokens
 
@@ -29,11 +30,15 @@ class KnownModel:
         architecture: Architecture | None,
         processor: Mapping[str, Any],
         basis: str,  # where the config was found
+        layout: str = "huggingface",  # as in a recipe
+        flaw: str | None = None,  # why it cannot be converted from another layout
     ) -> None:
         self.kind = kind
         self.architecture = architecture
         self.processor = processor
         self.basis = basis
+        self.layout = layout
+        self.flaw = flaw
 
     def image(self, width_px: int, height_px: int) -> ImageTokens:
         """Return what an image of this size takes; nothing where that is not known."""
@@ -140,10 +145,14 @@ def _from_catalogue(name: str) -> KnownModel | None:
     config = _catalogue.CONFIGS.get(name)
     if config is None:
         return None
-    return _known(config, _catalogue.PROCESSORS.get(name, {}), "its published config")
+    found = _known(config, _catalogue.PROCESSORS.get(name, {}), "its published config")
+    found.layout = "llava" if name in _catalogue.ORIGINALS else found.layout
+    return found
 
 
 def _known(config: Mapping[str, Any], processor: Mapping[str, Any], basis: str) -> KnownModel:
+    if _llava_original.is_original(config):
+        return _original(config, processor, basis)
     kind = str(config.get("model_type", ""))
     try:
         found = _facts.architecture(config)
@@ -152,6 +161,20 @@ def _known(config: Mapping[str, Any], processor: Mapping[str, Any], basis: str) 
     if found is not None and found.kind == "llava_next" and "image_grid_pinpoints" in config:
         processor = {"image_grid_pinpoints": config["image_grid_pinpoints"], **processor}
     return KnownModel(kind, found, processor, basis)
+
+
+def _original(config: Mapping[str, Any], processor: Mapping[str, Any], basis: str) -> KnownModel:
+    """Return what an original LLaVA is once it is converted."""
+    from engine.models import _catalogue
+
+    try:
+        converted, flaw = _llava_original.as_hugging_face(config, _catalogue.TOWERS), None
+    except StageError as error:
+        converted, flaw = None, str(error)
+    found = _known(converted, processor, basis) if converted else None
+    architecture = found.architecture if found else None
+    used = found.processor if found else processor
+    return KnownModel("llava_next", architecture, used, basis, "llava", flaw)
 
 
 def _json(path: Path) -> dict[str, Any] | None:

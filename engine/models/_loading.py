@@ -7,7 +7,10 @@ from typing import Any
 
 from engine.diagnostics import StageError
 from engine.models import ModelFamily, family_of
-from engine.models._chat import ChatFormat
+from engine.models._chat import ChatFormat, control_tokens
+from engine.models._processors import open_processor
+
+_ORIGINAL = "if it is in the layout of the original LLaVA code, add `layout: llava` to the recipe"
 
 
 @dataclass(frozen=True, slots=True)
@@ -23,6 +26,17 @@ class ModelKit:
     tokenizer: Any
     chat: ChatFormat
     image_marker: str | None
+
+    @property
+    def image_token_id(self) -> int:
+        """Return the id of the tokens that stand for an image in the input; -1 without vision.
+
+        In some families it is another one than the marker that templates write.
+        """
+        if self.image_marker is None:
+            return -1
+        token = getattr(self.tokenizer, "image_token", None) if self.family.has_own_token else None
+        return int(self.tokenizer.convert_tokens_to_ids(token or self.image_marker))
 
     @property
     def text_config(self) -> Any:
@@ -51,19 +65,25 @@ def open_kit(path: str, revision: str | None = None, trust_remote_code: bool = F
     try:
         config = transformers.AutoConfig.from_pretrained(path, **options)
     except (OSError, ValueError) as error:
-        raise StageError(f"the model `{path}` cannot be opened: {error}") from error
+        hint = _ORIGINAL if "`llava_" in str(error) else None
+        raise StageError(f"the model `{path}` cannot be opened: {error}", hint=hint) from error
+    if hasattr(config, "mm_vision_tower"):
+        raise StageError(f"the model `{path}` is an original LLaVA", hint=_ORIGINAL)
     family = family_of(config.model_type)
-    opener = transformers.AutoProcessor if family.has_vision else transformers.AutoTokenizer
     try:
-        processor = opener.from_pretrained(path, **options)
+        if family.has_vision:
+            processor = open_processor(path, config.model_type, options)
+        else:
+            processor = transformers.AutoTokenizer.from_pretrained(path, **options)
     except (OSError, ValueError, ImportError) as error:
         raise StageError(f"the processor of `{path}` cannot be opened: {error}") from error
     tokenizer = processor.tokenizer if family.has_vision else processor
     marker = _image_marker(processor) if family.has_vision else None
     eos = tokenizer.eos_token or ""
-    chat = ChatFormat(processor, marker, eos)
+    control = control_tokens(tokenizer, marker)
+    chat = ChatFormat(processor, marker, eos, control)
     if not chat.has_template and getattr(tokenizer, "chat_template", None):
-        chat = ChatFormat(tokenizer, marker, eos)
+        chat = ChatFormat(tokenizer, marker, eos, control)
     return ModelKit(
         path, revision, trust_remote_code, family, config, processor, tokenizer, chat, marker
     )

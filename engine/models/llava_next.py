@@ -13,4 +13,11 @@ PLUGIN = ModelFamily(
         "projector": ("model.multi_modal_projector", "model.image_newline"),
         "language": ("model.language_model", "lm_head"),
     },
+    stored_prefixes={
+        "model.vision_tower.": "vision_tower.vision_model.",
+        "model.multi_modal_projector.": "multi_modal_projector.",
+        "model.image_newline": "image_newline",
+        "model.language_model.": "language_model.model.",
+        "lm_head.": "language_model.lm_head.",
+    },
 )

@@ -13,5 +13,5 @@ PLUGIN = ModelFamily(
         "projector": ("model.visual.merger",),
         "language": ("model.language_model", "lm_head"),
     },
-    marks_image_tokens=True,
+    marks_image_tokens="mm_token_type_ids",
 )

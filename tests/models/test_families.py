@@ -20,7 +20,7 @@ def tokens() -> Any:
     return tiny.tokenizer(VISION_SPECIAL)
 
 
-def llava_next(folder: Path) -> Path:
+def llava_next(folder: Path, *, is_tied: bool = False) -> Path:
     from transformers import LlavaNextConfig, LlavaNextForConditionalGeneration, LlavaNextProcessor
     from transformers.models.llava_next.image_processing_pil_llava_next import (
         LlavaNextImageProcessorPil,
@@ -42,6 +42,7 @@ def llava_next(folder: Path) -> Path:
         image_token_index=words.convert_tokens_to_ids("<image>"),
         image_grid_pinpoints=[[32, 64], [64, 32]],
         image_seq_length=16,
+        tie_word_embeddings=is_tied,
     )
     pictures = LlavaNextImageProcessorPil(
         size={"shortest_edge": 32},

@@ -61,3 +61,22 @@ def test_the_hub_cache_is_where_the_hub_client_has_it():
     assert hub_cache({"HF_HUB_CACHE": "/a"}) == Path("/a")
     assert hub_cache({"HF_HOME": "/b"}) == Path("/b/hub")
     assert hub_cache({"XDG_CACHE_HOME": "/c"}) == Path("/c/huggingface/hub")
+
+
+def test_an_original_llava_is_known_by_what_it_is_converted_to(tmp_path: Path):
+    text = {"hidden_size": 64, "num_hidden_layers": 2, "intermediate_size": 96, "vocab_size": 300}
+    own = {"mm_projector_type": "mlp2x_gelu", "mm_patch_merge_type": "spatial_unpad"}
+    own |= {"image_aspect_ratio": "anyres", "image_grid_pinpoints": "[(336, 672), (672, 336)]"}
+    own["mm_vision_tower"] = "/data/openai/clip-vit-large-patch14-336"
+    write(tmp_path / "x", {"model_type": "llava_llama", **text, **own})
+    write(tmp_path / "y", {"model_type": "llava_llama", **text, **own, "mm_vision_tower": "eva"})
+    finder = ModelFinder(lambda name: tmp_path / name)
+    found, of_another_tower = finder.find("./x"), finder.find("./y")
+
+    assert found is not None
+    assert found.architecture is not None
+    assert found.kind == "llava_next"
+    assert found.architecture.language.vocab == 320  # with the image token, a multiple of 64
+    assert found.image(20, 30).tokens == 576 + 36 * (24 + 1)  # in the first grid: upright
+    assert of_another_tower is not None
+    assert of_another_tower.architecture is None
