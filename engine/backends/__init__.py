@@ -1,18 +1,24 @@
-"""Backends: what runs a model. One file per engine (transformers, vllm); each exports `PLUGIN`.
+"""Backends: what runs a model. One file per engine; each exports `PLUGIN`.
 
 Every backend renders the same chat template, decodes greedily unless told otherwise, and reports a
 failed request as its own completion: one bad image never costs its neighbours (a peer loses the
 whole chunk of 500).
+
+Work is given as *flows*: a flow is a generator that asks, reads the reply, and may ask again, until
+it returns its result. Many flows run side by side, so an engine that batches continuously is never
+left waiting for the slowest of a chunk, however many questions one row needs.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Any, Protocol, TypeVar
 
 from engine.plan.stage import Machine
 from engine.records import Turn
+
+Result = TypeVar("Result")
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,6 +38,8 @@ class Sampling:
     max_new_tokens: int
     temperature: float = 0.0
     seed: int = 0
+    top_p: float = 1.0
+    json_schema: str | None = None  # the answer must be a JSON document of this schema (its text)
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,6 +55,7 @@ class Completion:
     num_new_tokens: int
     finish: str  # stop, length or error
     error: str | None = None
+    raw: str = ""  # all that was written, markers included
 
     @property
     def text(self) -> str:
@@ -54,11 +63,57 @@ class Completion:
         return self.turns[0].text if self.turns else ""
 
 
+@dataclass(frozen=True, slots=True)
+class Choices:
+    """A request with a few possible answers, of which each one's likelihood is wanted.
+
+    A choice stands for all texts that begin with its first token, so the first tokens of the
+    choices must differ. One pass over the prompt gives all of them; nothing is written.
+    """
+
+    request: Request
+    choices: tuple[str, ...]  # as they follow the prompt, for example " Yes" after a raw prompt
+
+
+@dataclass(frozen=True, slots=True)
+class Likelihoods:
+    """Natural log-probability of each choice over the whole vocabulary, in their order.
+
+    An engine that tells only its likeliest tokens gives -inf for a choice that is not among them.
+    """
+
+    log_probs: tuple[float, ...]
+    num_prompt_tokens: int = 0
+    error: str | None = None  # then there are no log_probs
+
+
+@dataclass(frozen=True, slots=True)
+class Ask:
+    """A request and how to decode; the reply is a Completion."""
+
+    request: Request
+    sampling: Sampling
+
+
+Question = Ask | Choices
+Reply = Any  # a Completion for an Ask, Likelihoods for Choices
+Flow = Generator[Question, Reply, Result]
+
+
 class Session(Protocol):
     """A loaded model."""
 
     def generate(self, requests: Sequence[Request], sampling: Sampling) -> list[Completion]:
         """Answer all requests, in their order."""
+
+    def score(self, asked: Sequence[Choices]) -> list[Likelihoods]:
+        """Return how likely the choices of each request are, in their order."""
+
+    def run(self, flows: Iterable[Flow[Result]]) -> Iterator[tuple[int, Result]]:
+        """Run flows side by side; yield each one's number and result when it ends, in any order.
+
+        `flows` is read as far ahead as keeps the engine busy, and no further.
+        """
 
     def close(self) -> None:
         """Give memory back."""
@@ -71,6 +126,8 @@ class ModelFiles:
     path: str  # folder, or hub id
     revision: str | None = None
     trust_remote_code: bool = False
+    adapter: str | None = None  # folder or hub id of a LoRA adapter on top of it
+    adapter_revision: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,3 +137,6 @@ class Backend:
     version: int
     params: type
     open: Callable[[ModelFiles, Any, Machine], Session]
+    # Whether flows of many shards at once keep it busier. Otherwise they are run shard by shard, so
+    # that batches, and with them the last bits, depend on the shard alone.
+    is_continuous: bool = False

@@ -7,12 +7,14 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from engine.backends import Completion, Request, Sampling
+from engine.backends import Choices, Completion, Request, Sampling
 from engine.images import ImageError
 from engine.models._chat import ChatError
 from engine.models._inputs import InputMaker
 from engine.models._loading import ModelKit
 from engine.records import Turn, assistant, user
+
+TAIL_CHARS = 64  # of a prompt, enough to see how it joins with what follows
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,18 +91,37 @@ class Talk:
         inside = {*footer_ids, tokenizer.eos_token_id} if footer_ids else set()
         return Ending(tuple(i for i in self._eos_ids if i not in inside), run)
 
+    def _choice_ids(self, prompt: Prompt, choices: Choices) -> tuple[int, ...]:
+        """Return the first token of each choice after a prompt. Raise ValueError if two share it.
+
+        A choice is tokenised with the end of the prompt, because tokens may join across the border.
+        """
+        tokenizer = self._kit.tokenizer
+        tail = prompt.text[-TAIL_CHARS:]
+        before = tokenizer(tail, add_special_tokens=False)["input_ids"]
+        found = []
+        for choice in choices.choices:
+            after = tokenizer(tail + choice, add_special_tokens=False)["input_ids"]
+            if after[: len(before)] != before or len(after) == len(before):
+                after = [*before, *tokenizer(choice, add_special_tokens=False)["input_ids"]]
+            found.append(int(after[len(before)]))
+        if len(set(found)) != len(found):
+            raise ValueError(f"the choices {list(choices.choices)} begin with the same token")
+        return tuple(found)
+
     def _completion(self, prompt: Prompt, written: list[int], ending: Ending) -> Completion:
         ids, is_stopped = cut(written, ending)
         request, tokenizer = prompt.request, self._kit.tokenizer
         num_new = len(ids) + is_stopped
+        raw = str(tokenizer.decode(ids, skip_special_tokens=False))
         if request.opens == "assistant" or is_plain(request, self._kit):
             text = str(tokenizer.decode(ids, skip_special_tokens=True)).strip()
             turns: tuple[Turn, ...] = (assistant(text),)
         else:
-            raw = str(tokenizer.decode(ids, skip_special_tokens=False))
             pairs, is_stopped = self._kit.chat.split(raw, request.opens)
             turns = tuple(user(t) if role == "user" else assistant(t) for role, t in pairs)
-        return Completion(turns, len(prompt.ids), num_new, "stop" if is_stopped else "length")
+        finish = "stop" if is_stopped else "length"
+        return Completion(turns, len(prompt.ids), num_new, finish, raw=raw)
 
 
 def is_plain(request: Request, kit: ModelKit) -> bool:

@@ -1,6 +1,9 @@
 """Runs a model with vLLM: many requests at once, for large models on GPUs.
 
-Prompts and endings are the project's own, as with every backend; vLLM only writes tokens.
+Prompts and endings are the project's own, as with every backend; vLLM only writes tokens. Its own
+continuous batching is fed from a queue that is never empty while there is work, and never long:
+neither a chunk's slowest row nor the preparation of prompts keeps the engine waiting, and memory
+does not grow with the number of rows.
 """
 
 from __future__ import annotations
@@ -21,55 +24,45 @@ class Params:
     """How the model is run."""
 
     dtype: Annotated[
-        Literal["auto", "float32", "bfloat16"],
-        "Number format; auto: bfloat16 on a GPU, float32 on a CPU.",
+        Literal["auto", "float32", "bfloat16", "float16"],
+        "Number format; auto: bfloat16 on a GPU, float32 on a CPU, a quantised checkpoint's own.",
     ] = "auto"
+    quantization: Annotated[
+        str | None,
+        "How weights are quantised, for example fp8; null: as the checkpoint's config says.",
+    ] = None
     max_model_len: Annotated[
         int | None, AtLeast(1), "Most tokens of prompt and answer; null: what the model holds."
     ] = None
     max_images: Annotated[int, AtLeast(1), Neutral(), "Most images of one request."] = 1
-    max_num_seqs: Annotated[int, AtLeast(1), Neutral(), "Requests answered at once."] = 64
+    max_num_seqs: Annotated[int, AtLeast(1), Neutral(), "Requests answered at once."] = 256
     gpu_memory_utilization: Annotated[
         float, Between(0.05, 1.0), Neutral(), "Share of the GPU's memory to take."
     ] = 0.9
     tensor_parallel_size: Annotated[int, AtLeast(1), Neutral(), "GPUs for one model."] = 1
+    data_parallel_size: Annotated[
+        int, AtLeast(1), Neutral(), "Copies of the model, each on GPUs of its own."
+    ] = 1
 
 
 def open_session(files: ModelFiles, params: Params, machine: Machine) -> Session:
-    """Start an engine. Raise StageError if it is no known model."""
+    """Start an engine. Raise StageError if vLLM cannot run the model, or ignores its adapter."""
     os.environ.setdefault("VLLM_NO_USAGE_STATS", "1")
     os.environ.setdefault("VLLM_CPU_KVCACHE_SPACE", str(CPU_CACHE_GIB))
+    os.environ.setdefault("VLLM_WORKER_SHUTDOWN_TIMEOUT_SECONDS", "1")  # it has nothing to save
     from engine.backends._vllm import VllmSession
+    from engine.backends._vllm_engine import Engine, start
     from engine.models._loading import open_kit
 
     kit = open_kit(files.path, files.revision, files.trust_remote_code)
-    from transformers import GenerationConfig
-    from vllm import LLM
-
-    is_cpu = machine.device == "cpu"
-    wanted = params.dtype
-    if wanted == "auto":
-        wanted = "float32" if is_cpu else "bfloat16"
-    limit = min(params.max_model_len or kit.context_tokens, kit.context_tokens)
-    images = {"limit_mm_per_prompt": {"image": params.max_images}} if kit.family.has_vision else {}
-    engine = LLM(
-        files.path,
-        revision=files.revision,
-        trust_remote_code=files.trust_remote_code,
-        dtype=wanted,
-        max_model_len=limit,
-        max_num_seqs=params.max_num_seqs,
-        gpu_memory_utilization=params.gpu_memory_utilization,
-        tensor_parallel_size=params.tensor_parallel_size,
-        enforce_eager=is_cpu,
-        generation_config="vllm",
-        **images,
-    )
+    engine: Engine = start(kit, files, params, machine)
     try:
-        found = GenerationConfig.from_pretrained(files.path, revision=files.revision).eos_token_id
-    except OSError:
-        found = None
-    return VllmSession(kit, engine, limit, found)
+        session = VllmSession(kit, engine)
+        session.check_adapter()
+    except BaseException:
+        engine.close()
+        raise
+    return session
 
 
-PLUGIN = Backend(version=1, params=Params, open=open_session)
+PLUGIN = Backend(version=2, params=Params, open=open_session, is_continuous=True)

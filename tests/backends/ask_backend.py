@@ -7,42 +7,55 @@ import random
 import sys
 
 from engine import images, package_data, plugin
-from engine.backends import ModelFiles, Request, Sampling
+from engine.backends import Choices, ModelFiles, Request, Sampling
 from engine.plan.stage import Machine
-from engine.pocket import captions, facts, shapes
+from engine.pocket import captions, facts, judge_items, shapes
 from engine.records import ImagePart, assistant, user
 
 QUESTIONS = ("How many objects are there in all?", "What is shown?", "Describe the image.")
-NUM_SCENES = 4
+NUM_REQUESTS = {"base": 100, "synthesizer": 50, "judge": 50}
+LABELS = ("Yes", "No", "Open")
+GREEDY = Sampling(100)
 
 
-def requests(model: str) -> list[Request]:
+def requests(model: str, count: int | None = None) -> list[Request]:
     """Return the requests that suit a pocket model."""
-    if model == "judge":
-        text = "Question: How many {n} are there?\nInformative answer: There are two {n}."
-        text += "\nPrecise answer: 2\nConsistent:"
-        return [Request((user(text.format(n=n)),), is_raw=True) for n in ("rings", "wugs")]
-    found = []
-    for index in range(NUM_SCENES):
-        scene = shapes.scene(77, "parity", index)
-        picture = (images.encode_png(shapes.draw(scene)),)
-        if model == "base":
-            found += [Request((user(ImagePart(0), q),), picture) for q in QUESTIONS]
-            continue
-        rng = random.Random(index)
-        caption = captions.caption(facts.renamed_facts(scene, rng), rng, is_scientific=True)
-        turns = (user(ImagePart(0), "Describe the image."), assistant(caption))
-        found.append(Request(turns, picture, "user"))
-    return found
+    make = {"base": _question, "synthesizer": _caption, "judge": _item}[model]
+    return [make(number) for number in range(count or NUM_REQUESTS[model])]
+
+
+def _question(number: int) -> Request:
+    scene = shapes.scene(77, "parity", number // len(QUESTIONS))
+    picture = (images.encode_png(shapes.draw(scene)),)
+    return Request((user(ImagePart(0), QUESTIONS[number % len(QUESTIONS)]),), picture)
+
+
+def _caption(number: int) -> Request:
+    scene = shapes.scene(77, "parity", number)
+    picture = (images.encode_png(shapes.draw(scene)),)
+    rng = random.Random(number)
+    caption = captions.caption(facts.renamed_facts(scene, rng), rng, is_scientific=True)
+    turns = (user(ImagePart(0), "Describe the image."), assistant(caption))
+    return Request(turns, picture, "user")
+
+
+def _item(number: int) -> Request:
+    item = judge_items.judge_item(77, "parity", number)
+    text = f"Question: {item.instruction}\nInformative answer: {item.informative}"
+    return Request((user(f"{text}\nPrecise answer: {item.precise}\nConsistent:"),))
 
 
 def main(backend: str, model: str) -> None:
-    """Print the turns that each request was answered with."""
+    """Print what each request was answered with, and how likely labels are after it."""
     plug = plugin.load("backends", backend)
     files = ModelFiles(str(package_data.pocket_model(model)))
     session = plug.open(files, plug.params(), Machine())
-    done = session.generate(requests(model), Sampling(100))
-    print("ANSWERS" + json.dumps([[turn.text for turn in c.turns] for c in done]), flush=True)
+    asked = requests(model)
+    found = {
+        "raw": [one.raw for one in session.generate(asked, GREEDY)],
+        "scores": [one.log_probs for one in session.score([Choices(r, LABELS) for r in asked])],
+    }
+    print("ANSWERS" + json.dumps(found), flush=True)
     session.close()
 
 

@@ -1,0 +1,167 @@
+"""One HTTP request as often as it takes: what may pass is tried again, after a pause with jitter.
+
+Servers say how long to wait (`Retry-After`, `x-ratelimit-reset-*`); one that does makes all
+requests wait, since they share the limit.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import email.utils
+import json
+import random
+import re
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from engine.diagnostics import StageError
+
+PASSING = frozenset((408, 409, 425, 429, 500, 502, 503, 504, 529))
+REFUSED = frozenset((401, 403))
+FIRST_PAUSE_S, LONGEST_PAUSE_S = 0.5, 60.0
+LONGEST_WISH_S = 900.0  # of a server; longer ones are not waited for
+SHOWN_CHARS = 300
+_SPAN = re.compile(r"(?P<number>\d+(?:\.\d+)?)(?P<unit>ms|s|m|h|d)")
+_UNIT_S = {"ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0, "d": 86400.0}
+
+
+class RefusalError(Exception):
+    """The server will not answer this one request, however often it is asked."""
+
+    def __init__(self, status: int, message: str) -> None:
+        super().__init__(message)
+        self.status = status
+
+
+@dataclass(slots=True)
+class Poster:
+    """Posts JSON and returns JSON that has the wanted form."""
+
+    client: Any
+    secret: str | None
+    max_retries: int
+    _not_before: float = 0.0  # of the loop's clock
+    _jitter: random.Random = field(default_factory=random.Random)  # pauses only, never results
+
+    async def post(
+        self, path: str, body: Mapping[str, Any], is_good: Callable[[Any], bool]
+    ) -> Mapping[str, Any]:
+        """Return the server's answer.
+
+        Raise RefusalError for a request that it cannot serve or that failed too often, and
+        StageError if it refuses the key.
+        """
+        last = "no attempt"
+        for attempt in range(self.max_retries + 1):
+            await self._wait()
+            try:
+                response = await self.client.post(path, json=body)
+            except Exception as error:
+                if not _is_transport(error):
+                    raise
+                last = f"{type(error).__name__}: {self._shown(str(error))}".rstrip(": ")
+                await self._pause(attempt)
+                continue
+            self._heed(response.headers, response.status_code)
+            if response.status_code == 200:
+                found = _json(response.content)
+                if isinstance(found, dict) and is_good(found):
+                    return found
+                last = f"a broken answer: {self._shown(response.text)}"
+            elif response.status_code in REFUSED:
+                raise StageError(
+                    f"the server refuses the request with status {response.status_code}: "
+                    f"{self._message(response)}",
+                    hint="is the variable with the key set, and the key good for this model?",
+                )
+            elif response.status_code not in PASSING:
+                raise RefusalError(response.status_code, self._message(response))
+            else:
+                last = f"status {response.status_code}: {self._message(response)}"
+            await self._pause(attempt)
+        raise RefusalError(0, f"failed {self.max_retries + 1} times, at last with {last}")
+
+    async def _wait(self) -> None:
+        loop = asyncio.get_running_loop()
+        while (left := self._not_before - loop.time()) > 0:
+            await asyncio.sleep(left)
+
+    async def _pause(self, attempt: int) -> None:
+        if attempt < self.max_retries:
+            longest = min(LONGEST_PAUSE_S, FIRST_PAUSE_S * 2.0**attempt)
+            await asyncio.sleep(longest * self._jitter.uniform(0.5, 1.0))
+
+    def _heed(self, headers: Mapping[str, str], status: int) -> None:
+        wish = wished_pause_s(headers, status, time.time())
+        if wish is not None:
+            until = asyncio.get_running_loop().time() + min(wish, LONGEST_WISH_S)
+            self._not_before = max(self._not_before, until)
+
+    def _message(self, response: Any) -> str:
+        found = _json(response.content)
+        error = found.get("error", found) if isinstance(found, Mapping) else None
+        told = error.get("message") if isinstance(error, Mapping) else error
+        return self._shown(str(told) if told else response.text)
+
+    def _shown(self, text: str) -> str:
+        if self.secret:
+            text = text.replace(self.secret, "***")
+        return " ".join(text.split())[:SHOWN_CHARS]
+
+
+def wished_pause_s(headers: Mapping[str, str], status: int, now_s: float) -> float | None:
+    """Return how long a server wants to be left alone, in seconds; None when it does not say.
+
+    `now_s` is Unix time. Limits count only when nothing is left of them, or the server is busy.
+    """
+    is_busy = status in PASSING
+    if is_busy and (wish := _after(headers.get("retry-after"), now_s)) is not None:
+        return wish
+    wishes = [
+        _span_s(headers.get(f"x-ratelimit-reset-{what}"))
+        for what in ("requests", "tokens")
+        if is_busy or headers.get(f"x-ratelimit-remaining-{what}") == "0"
+    ]
+    return max((wish for wish in wishes if wish is not None), default=None)
+
+
+def _after(text: str | None, now_s: float) -> float | None:
+    """Read `Retry-After`: seconds, or a date."""
+    if text is None:
+        return None
+    try:
+        return max(0.0, float(text))
+    except ValueError:
+        pass
+    try:
+        return max(0.0, email.utils.parsedate_to_datetime(text).timestamp() - now_s)
+    except ValueError:
+        return None
+
+
+def _span_s(text: str | None) -> float | None:
+    """Read `6m0s`, `20ms` or plain seconds."""
+    if text is None:
+        return None
+    found = list(_SPAN.finditer(text))
+    if found and "".join(one.group(0) for one in found) == text.strip():
+        return sum(float(one["number"]) * _UNIT_S[one["unit"]] for one in found)
+    try:
+        return max(0.0, float(text))
+    except ValueError:
+        return None
+
+
+def _json(content: bytes) -> Any:
+    try:
+        return json.loads(content)
+    except (ValueError, RecursionError):
+        return None
+
+
+def _is_transport(error: Exception) -> bool:
+    import httpx2
+
+    return isinstance(error, httpx2.TransportError | httpx2.DecodingError)

@@ -1,0 +1,225 @@
+"""Prepares prompts for vLLM in a thread of its own, while the engine works.
+
+Conversations are tokenised here, with one marker for each image, and vLLM's own processor of the
+model puts the tokens of the images in. Sampling draws from a stream that is named by the request
+and not by its place, so that a restart draws the same.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import itertools
+import queue
+import threading
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+from engine.backends import Ask, Question, Request, Sampling
+from engine.backends._talk import Ending, Prompt, Talk, is_plain
+from engine.backends._vllm_engine import Engine
+from engine.images import ImageError, decode
+from engine.models._chat import ChatError
+from engine.records import ImagePart, user
+
+Done = Callable[[Any], None]  # gets (Prepared, output or error), or an error of the caller
+PROBE_LOG_PROBS = 20
+PROBE_PX = 64
+
+
+class RefusedError(ValueError):
+    """A request that cannot be asked; the message says why."""
+
+
+@dataclass(frozen=True, slots=True)
+class Prepared:
+    """A question, ready for the engine."""
+
+    question: Question
+    prompt: Prompt
+    ending: Ending
+    rendered: Any
+    rules: Any
+    choice_ids: tuple[int, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Unasked:
+    """A question that was refused before the engine saw it."""
+
+    question: Question
+
+
+class Desk:
+    """A thread that prepares what is put, questions of flows that are under way first."""
+
+    def __init__(self, talk: Talk, engine: Engine) -> None:
+        self._talk = talk
+        self._engine = engine
+        self._waiting: queue.PriorityQueue[tuple[int, int, Any]] = queue.PriorityQueue()
+        self._numbers = itertools.count()
+        self._endings: dict[tuple[str, bool], Ending] = {}
+        self._thread = threading.Thread(target=self._work, name="prompts", daemon=True)
+        self._thread.start()
+
+    def put(self, question: Question, done: Done, *, is_new: bool) -> None:
+        """Prepare a question and ask the engine; `done` is called in another thread."""
+        self._waiting.put((int(is_new), next(self._numbers), (question, done)))
+
+    def drop_all(self) -> None:
+        """Forget what is not prepared yet."""
+        while True:
+            try:
+                self._waiting.get_nowait()
+            except queue.Empty:
+                return
+
+    def close(self) -> None:
+        """End the thread."""
+        self.drop_all()
+        self._waiting.put((-1, next(self._numbers), None))
+        self._thread.join()
+
+    def _work(self) -> None:
+        while True:
+            priority, _, work = self._waiting.get()
+            if work is None:
+                return
+            question, done = work
+            try:
+                prepared = self.prepared(question)
+            except RefusedError as error:
+                done((Unasked(question), error))
+            except Exception as error:  # a mistake of ours or the caller's: raised where it asks
+                done(error)
+            else:
+                told = _with(prepared, done)
+                self._engine.ask(prepared.rendered, prepared.rules, told, priority=priority)
+
+    def prepared(self, question: Question) -> Prepared:
+        """Prepare one question. Raise RefusedError if it cannot be asked."""
+        request = question.request
+        text, images = self._text(request)
+        sampling = question.sampling if isinstance(question, Ask) else Sampling(1)
+        rendered = self._rendered(text, images, sampling.max_new_tokens)
+        ids = rendered["prompt_token_ids"]
+        prompt = Prompt(request, text, tuple(digest for digest, _ in images), ids)
+        ending = self._ending(request)
+        if isinstance(question, Ask):
+            rules = self._rules(prompt, ending, sampling)
+            return Prepared(question, prompt, ending, rendered, rules)
+        chosen = self._talk._choice_ids(prompt, question)
+        rules = _plain_rules(logprob_token_ids=list(chosen))
+        return Prepared(question, prompt, ending, rendered, rules, chosen)
+
+    def probe(self) -> Prepared:
+        """Return a question that shows whether an adapter is applied: with a picture, if it can."""
+        kit = self._talk._kit
+        if kit.family.has_vision:
+            request = Request((user(ImagePart(0), "What is shown here?"),), (_picture(),))
+        else:
+            request = Request((user("What is there to say?"),))
+        text, images = self._text(request)
+        rendered = self._rendered(text, images, 1)
+        prompt = Prompt(request, text, (), rendered["prompt_token_ids"])
+        rules = _plain_rules(logprobs=PROBE_LOG_PROBS)
+        return Prepared(Ask(request, Sampling(1)), prompt, Ending(()), rendered, rules)
+
+    def _text(self, request: Request) -> tuple[str, list[tuple[str, Any]]]:
+        """Return the prompt, one marker for each image, and the images in their order."""
+        kit = self._talk._kit
+        if is_plain(request, kit):
+            return "".join(turn.text for turn in request.turns), []
+        marker = kit.image_marker
+        try:
+            pieces = kit.chat.prompt(request.turns, request.opens)
+            opened = [(_digest(encoded), decode(encoded)) for encoded in request.images]
+        except (ChatError, ImageError) as error:
+            raise RefusedError(str(error)) from error
+        if marker and any(piece.image is None and marker in piece.text for piece in pieces):
+            raise RefusedError(f"the text holds the model's image marker `{marker}`")
+        text = "".join(p.text if p.image is None else str(marker) for p in pieces)
+        return text, [opened[piece.image] for piece in pieces if piece.image is not None]
+
+    def _rendered(self, text: str, images: list[tuple[str, Any]], num_new: int) -> Any:
+        from vllm.inputs import TokensPrompt
+
+        (tokens,) = self._talk._inputs.tokenize([text])
+        self._check_length(len(tokens.ids) + num_new)
+        asked: Any = TokensPrompt(prompt_token_ids=tokens.ids.tolist())
+        if images:
+            asked["multi_modal_data"] = {"image": [picture for _, picture in images]}
+            asked["multi_modal_uuids"] = {"image": [digest for digest, _ in images]}
+        try:
+            (rendered,) = self._engine.core.renderer.render_cmpl([asked])
+        except Exception as error:  # a model's own processor may raise anything at an odd picture
+            raise RefusedError(str(error) or type(error).__name__) from error
+        self._check_length(len(rendered["prompt_token_ids"]) + num_new)
+        return rendered
+
+    def _check_length(self, needed: int) -> None:
+        limit = self._engine.max_tokens
+        if needed > limit:
+            raise RefusedError(f"needs {needed} tokens, the model holds {limit}")
+
+    def _ending(self, request: Request) -> Ending:
+        key = (request.opens, is_plain(request, self._talk._kit))
+        if key not in self._endings:
+            self._endings[key] = self._talk._ending(request)
+        return self._endings[key]
+
+    def _rules(self, prompt: Prompt, ending: Ending, sampling: Sampling) -> Any:
+        from vllm.sampling_params import StructuredOutputsParams
+
+        how: dict[str, Any] = {}
+        if sampling.temperature > 0:
+            how = {"temperature": sampling.temperature, "top_p": sampling.top_p}
+            how["seed"] = _stream(prompt, sampling)
+        if sampling.json_schema is not None:
+            how["structured_outputs"] = StructuredOutputsParams(json=sampling.json_schema)
+        if ending.run:
+            how["stop"] = [self._talk._kit.chat.end_of_text()]
+        return _plain_rules(
+            max_tokens=sampling.max_new_tokens,
+            stop_token_ids=list(ending.token_ids),
+            detokenize=bool(ending.run),
+            **how,
+        )
+
+
+def _plain_rules(**settings: Any) -> Any:
+    from vllm import SamplingParams
+    from vllm.sampling_params import RequestOutputKind
+
+    plain = {
+        "temperature": 0.0,
+        "max_tokens": 1,
+        "ignore_eos": True,
+        "include_stop_str_in_output": True,
+        "skip_special_tokens": False,
+        "spaces_between_special_tokens": False,
+        "detokenize": False,
+        "output_kind": RequestOutputKind.FINAL_ONLY,
+    }
+    return SamplingParams(**plain | settings)
+
+
+def _stream(prompt: Prompt, sampling: Sampling) -> int:
+    name = f"{sampling.seed}/{prompt.text}/{'/'.join(prompt.digests)}"
+    return int.from_bytes(hashlib.sha256(name.encode()).digest()[:7], "big")
+
+
+def _digest(encoded: bytes) -> str:
+    return hashlib.sha256(encoded).hexdigest()
+
+
+def _picture() -> bytes:
+    from PIL import Image
+
+    from engine.images import encode_png
+
+    return encode_png(Image.radial_gradient("L").resize((PROBE_PX, PROBE_PX)).convert("RGB"))
+
+
+def _with(prepared: Prepared, done: Done) -> Done:
+    return lambda output: done((prepared, output))
