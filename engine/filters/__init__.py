@@ -4,13 +4,17 @@ A filter works in two halves. `measure` finds out what costs time (decoded pixel
 of each record by itself, so it is done in shards, by several processes, and kept. `open` returns
 what decides, from a record and its measurement: it is called with the records in order, so it may
 remember what it let pass, and it must be cheap, because every process decides anew.
+
+Texts of records are data of strangers: a template that shows them to a model keeps them in their
+place (filters `one_line` and `data` of `engine.prompts`), or a caption could tell a judge what to
+answer.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass
-from typing import Any
+from dataclasses import dataclass, field
+from typing import Any, Protocol
 
 from engine.artifacts import Artifact
 from engine.images import ImageBank
@@ -24,18 +28,50 @@ class Verdict:
 
     reason: str
     detail: str = ""
+    notes: Mapping[str, Any] = field(default_factory=dict)  # as `Kept`
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Ask:
-    """How a filter puts texts to a model."""
+@dataclass(frozen=True, slots=True)
+class Kept:
+    """A record stays, and what was found out about it goes along: JSON, put into `meta.extra`.
 
-    max_new_tokens: int
-    is_raw: bool  # the bare text is the prompt (a base LLM); otherwise it is a user turn
+    It stands there under the name of the filter, and filters after this one can read it.
+    """
+
+    notes: Mapping[str, Any]
 
 
-TextModel = Callable[[Sequence[str], Ask], Sequence[str | None]]  # None: that request failed
-Decide = Callable[[Record, Any], Verdict | None]  # a record and its measurement, None without one
+@dataclass(frozen=True, slots=True)
+class Question:
+    """What a filter asks a model: images, named by digest, and a text after them."""
+
+    text: str
+    images: tuple[str, ...] = ()
+    is_raw: bool = False  # the bare text is the prompt (a base LLM); otherwise it is a user turn
+
+
+class Model(Protocol):
+    """A model as filters see it. None in a list: that request failed."""
+
+    def write(
+        self,
+        questions: Sequence[Question],
+        max_new_tokens: int,
+        *,
+        temperature: float = 0.0,
+        draw: int = 0,
+    ) -> list[str | None]:
+        """Return what the model writes; above temperature 0, each `draw` is another sample."""
+
+    def score(
+        self, questions: Sequence[Question], choices: Sequence[str]
+    ) -> list[tuple[float, ...] | None]:
+        """Return the log-probability of each choice as the next text, in one pass (>= FLOOR)."""
+
+
+FLOOR = -100.0  # a log-probability that an engine does not tell because it is too small
+Decision = Verdict | Kept | None  # None: it stays, and there is nothing to say
+Decide = Callable[[Record, Any], Decision]  # a record and its measurement, None without one
 Keep = Callable[[str, int, Callable[[], Iterable[Any]]], list[Any]]  # as `Tools.keep`
 Share = Callable[[Sequence[int]], list[int]]  # as `Tools.share`
 
@@ -54,7 +90,7 @@ class FilterContext:
 
     images: ImageBank
     benchmarks: Mapping[str, Artifact]  # by name; for decontamination
-    open_model: Callable[[ModelUse], TextModel]  # loads at the first question
+    open_model: Callable[[ModelUse], Model]  # loads at the first question
     prompts: Mapping[str, str]  # template text by "name@version"
     keep: Keep  # for work that `open` must do
     seed: int

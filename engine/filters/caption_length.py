@@ -1,22 +1,17 @@
 """Drop pairs whose caption is too short to make a task of, or too long to be one caption.
 
-Words are runs of letters or digits. Text in a script without spaces (Chinese, Japanese, Thai)
-counts one word per two characters, about what its words measure.
+Words are counted by `engine.wording.num_words`.
 """
 
 from __future__ import annotations
 
-import re
 from dataclasses import dataclass
 from typing import Annotated
 
 from engine.filters import Decide, Filter, FilterContext, Verdict
 from engine.plugin import AtLeast
 from engine.records import Record
-
-# Hiragana, katakana, CJK ideographs and Thai.
-_UNSPACED = re.compile("[\u0e00-\u0e7f\u3040-\u30ff\u3400-\u9fff\uf900-\ufaff]")
-_WORD = re.compile(r"\w+")
+from engine.wording import num_words
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -25,12 +20,6 @@ class Params:
 
     min_words: Annotated[int, AtLeast(0), "Fewest words of a caption."] = 1
     max_words: Annotated[int | None, AtLeast(1), "Most words of a caption."] = None
-
-
-def num_words(text: str) -> int:
-    """Count words, also in scripts that do not separate them."""
-    num_unspaced = len(_UNSPACED.findall(text))
-    return len(_WORD.findall(_UNSPACED.sub(" ", text))) + (num_unspaced + 1) // 2
 
 
 def reason_to_drop(record: Record, params: Params) -> Verdict | None:

@@ -1,65 +1,135 @@
 """Keep a task when its precise answer follows from its informative one (Cheng et al. 2024, 3.1.2).
 
-The judge reads the instruction and both answers, never the image or the caption, and writes Yes, No
-or Open (an open-ended question has no single right answer). Only Yes is kept.
+The judge reads the instruction and both answers, never the image or the caption, and says Yes, No
+or Open (an open-ended question has no single right answer). Only Yes is kept. Nothing is written:
+one pass over the prompt tells how likely each label is, so the answer comes with its certainty, and
+a stricter `threshold` needs no new question to the judge.
 """
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Annotated
+from typing import Annotated, Any
 
 from engine import prompts
-from engine.filters import Ask, Decide, Filter, FilterContext, Measure, Verdict
-from engine.plugin import AtLeast, ModelUse, PromptWith
+from engine.filters import (
+    Decide,
+    Decision,
+    Filter,
+    FilterContext,
+    Kept,
+    Measure,
+    Model,
+    Question,
+    Verdict,
+)
+from engine.filters._labels import after, said, texts_of
+from engine.plugin import AtLeast, Between, ModelUse, PromptWith
 from engine.records import Record
+
+LABELS = ("Yes", "No", "Open")
+REMARK_TOKENS = 60
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Params:
-    """The judge and how it is asked."""
+    """The judge, how it is asked, and how sure it must be."""
 
     judge: Annotated[ModelUse, "The model that judges."]
     prompt: Annotated[
         str,
         PromptWith(("instruction", "informative", "precise")),
         "Template `name@version` of the question to the judge.",
-    ] = "consistency@1"
-    max_new_tokens: Annotated[int, AtLeast(1), "Tokens the judge may write."] = 4
+    ] = "consistency@2"
     as_chat: Annotated[bool, "Ask in a chat turn; a base LLM reads the bare text instead."] = False
+    threshold: Annotated[
+        float, Between(0, 1), "Smallest probability of Yes among the labels; 0: the likeliest wins."
+    ] = 0.0
+    margin: Annotated[
+        float, AtLeast(0), "Smallest lead of Yes over the next label, in natural log-probability."
+    ] = 0.0
+    min_mass: Annotated[
+        float,
+        Between(0, 1),
+        "Smallest probability of all labels together; below it the judge gave no label.",
+    ] = 0.1
+    remark: Annotated[
+        str | None,
+        PromptWith(("instruction", "informative", "precise")),
+        "Template of a second question about a task that is turned down: what is wrong? The answer "
+        "goes along, for `generator.repair_prompt`; for example `remark@1`. Null: not asked.",
+    ] = None
 
 
 def measure(params: Params, context: FilterContext) -> Measure:
-    """Ask the judge about each task."""
+    """Ask the judge about each task: [log-probabilities of the labels or None, remark or None]."""
     model = context.open_model(params.judge)
     template = context.prompts[params.prompt]
-    ask = Ask(max_new_tokens=params.max_new_tokens, is_raw=not params.as_chat)
-    return Measure(lambda records: model([_question(record, template) for record in records], ask))
+    is_raw = not params.as_chat
+
+    def of(records: Sequence[Record]) -> Sequence[Any]:
+        asked = [
+            Question(prompts.render(template, **texts_of(record)), is_raw=is_raw)
+            for record in records
+        ]
+        if not asked:
+            return []
+        found = model.score(asked, after(asked[0].text, LABELS, is_raw=is_raw))
+        remarks = _remarks(records, found, params, context, model)
+        return [[log_probs, remarks.get(n)] for n, log_probs in enumerate(found)]
+
+    return Measure(of)
+
+
+def _remarks(
+    records: Sequence[Record],
+    found: Sequence[Sequence[float] | None],
+    params: Params,
+    context: FilterContext,
+    model: Model,
+) -> dict[int, str]:
+    """Ask what is wrong with tasks to which the judge does not say Yes; take the first line."""
+    if params.remark is None:
+        return {}
+    template = context.prompts[params.remark]
+    places = [
+        n for n, log_probs in enumerate(found) if isinstance(decision(log_probs, params), Verdict)
+    ]
+    asked = [
+        Question(prompts.render(template, **texts_of(records[n])), is_raw=not params.as_chat)
+        for n in places
+    ]
+    written = model.write(asked, REMARK_TOKENS) if asked else []
+    return {
+        n: lines[0]
+        for n, said in zip(places, written, strict=True)
+        if (lines := (said or "").strip().splitlines())
+    }
 
 
 def open_filter(params: Params, context: FilterContext) -> Decide:
     """Open the filter."""
-    return lambda record, written: reason_to_drop(written)
+    return lambda record, found: decision(found[0], params, found[1])
 
 
-def reason_to_drop(written: str | None) -> Verdict | None:
-    """Return why a task is dropped, from the first word that the judge wrote."""
-    words = (written or "").split()
-    label = words[0].strip(".,:;!*").lower() if words else ""
-    if label == "yes":
-        return None
-    if label in ("no", "open"):
-        return Verdict(f"judge says {label}")
-    return Verdict("judge gave no label", "the request failed" if written is None else written)
+def decision(
+    log_probs: Sequence[float] | None, params: Params, remark: str | None = None
+) -> Decision:
+    """Return whether a task stays, with what the judge said, from log-probabilities of LABELS."""
+    if log_probs is None:
+        return Verdict("judge gave no label", "the request failed")
+    found = said(log_probs, LABELS)
+    if found.mass < params.min_mass:
+        return Verdict("judge gave no label", f"all labels together {found.mass:.4f}")
+    notes = found.notes(log_probs)
+    if remark is not None:
+        notes["remark"] = remark
+    if found.label != "yes":
+        return Verdict(f"judge says {found.label}", f"yes {found.yes:.4f}", notes)
+    if found.yes < params.threshold or found.lead < params.margin:
+        return Verdict("judge is unsure", f"yes {found.yes:.4f}", notes)
+    return Kept(notes)
 
 
-def _question(record: Record, template: str) -> str:
-    return prompts.render(
-        template,
-        instruction=record.instruction,
-        informative=record.answer("informative"),
-        precise=record.answer("precise"),
-    )
-
-
-PLUGIN = Filter(version=1, params=Params, open=open_filter, measure=measure, needs_accelerator=True)
+PLUGIN = Filter(version=2, params=Params, open=open_filter, measure=measure, needs_accelerator=True)

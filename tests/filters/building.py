@@ -9,7 +9,7 @@ from typing import Any, NoReturn
 
 from engine import plugin
 from engine.artifacts import Artifact, Manifest, Outputs
-from engine.filters import Filter, FilterContext, Verdict
+from engine.filters import Decision, Filter, FilterContext
 from engine.images import ImageBank, ImageWriter
 from engine.plugin import ModelUse
 from engine.records import Kind, Meta, Record, pair
@@ -36,7 +36,7 @@ def published(outputs: Outputs) -> Artifact:
 
 def judged(
     name: str, pairs: Artifact, benchmarks: Mapping[str, Artifact] | None = None, **settings: Any
-) -> dict[str, Verdict | None]:
+) -> dict[str, Decision]:
     """Return the verdict of a filter on each pair, by source id."""
     context = FilterContext(
         images=ImageBank([pairs.path]),
@@ -54,7 +54,7 @@ def judged(
 
 def verdicts_of(
     plug: Filter, params: object, context: FilterContext, records: Sequence[Record]
-) -> list[Verdict | None]:
+) -> list[Decision]:
     """Measure all records, then decide about them in order, as stages do."""
     measure = plug.measure(params, context) if plug.measure else None
     values = [None] * len(records) if measure is None else list(measure.of(records))

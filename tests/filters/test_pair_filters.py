@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 
 from engine.filters import Verdict
-from engine.filters.caption_length import num_words
+from engine.wording import num_words
 from tests.filters.building import artifact, judged
 from tests.sources.building import encoded, picture
 
