@@ -36,7 +36,7 @@ NAMES = {
         *OPTION_LETTERS,
     ),
     "chat": ("image", "images", "conversations", "messages"),
-    "seeds": ("image", "caption", "instruction", "informative", "precise"),
+    "seeds": ("image", "caption", "instruction", "informative", "precise", "task"),
 }
 # What a table must have, where it is known before the first row is read.
 NEEDED = {
@@ -213,7 +213,9 @@ def _seed(fields: _Fields) -> Row:
         assistant(fields.text("informative"), style="informative"),
         assistant(fields.text("precise"), style="precise"),
     )
-    return fields.row((fields.image(),), turns, Kind.SEED)
+    named = fields.get("task") if "task" in fields.params.columns else None
+    tasks = [] if named is None else [_as_text(named)]
+    return fields.row((fields.image(),), turns, Kind.SEED, tasks=tasks)
 
 
 _BUILDERS: Mapping[str, Callable[[_Fields], Row]] = {

@@ -36,16 +36,25 @@ def turns_of(messages: Any, num_images: int) -> tuple[Turn, ...]:
 
 def one_exchange(messages: Any) -> str:
     """Return the answer of a conversation of one question and one answer."""
-    turns = turns_of(messages, _num_places(messages))
-    if len(turns) != 2:
-        raise RowError("more than one exchange", f"{len(turns)} turns")
-    caption = turns[1].text.strip()
+    found = exchanges(messages)
+    if len(found) != 1:
+        raise RowError("more than one exchange", f"{2 * len(found)} turns")
+    ((_, caption),) = found
     if not caption:
         raise RowError("no caption", "the answer is empty")
     return caption
 
 
+def exchanges(messages: Any) -> list[tuple[str, str]]:
+    """Return the texts of each question and its answer, wherever images stand in them."""
+    turns = turns_of(messages, _num_places(messages))
+    texts = [turn.text.strip() for turn in turns]
+    return list(zip(texts[::2], texts[1::2], strict=True))
+
+
 def _num_places(messages: Any) -> int:
+    if not isinstance(messages, Sequence) or isinstance(messages, str | bytes):
+        return 0
     turns = [_turn(message, 0) for message in messages]
     return sum(isinstance(part, ImagePart) for turn in turns for part in turn.parts)
 
