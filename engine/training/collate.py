@@ -69,8 +69,8 @@ def collate(rows: Sequence[Example], inputs: InputMaker) -> tuple[dict[str, Any]
     batch = {"input_ids": torch.from_numpy(ids), "attention_mask": torch.from_numpy(mask)}
     batch |= _images(rows, inputs, width)
     if kit.family.marks_image_tokens:
-        image_id = kit.tokenizer.convert_tokens_to_ids(kit.image_marker)
-        batch["mm_token_type_ids"] = (batch["input_ids"] == image_id).long()
+        marked = batch["input_ids"] == kit.image_token_id
+        batch[kit.family.marks_image_tokens] = marked.long()
     return batch, torch.from_numpy(labels)
 
 

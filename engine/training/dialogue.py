@@ -77,11 +77,12 @@ def generation_turns(record: Record, template: str) -> tuple[Turn, ...]:
     )
 
 
-def task_from_turns(turns: Sequence[Turn], template: str) -> Task | NoTask:
-    """Return the first instruction that is there with both answers, or why there is none."""
+def tasks_from_turns(turns: Sequence[Turn], template: str) -> list[Task] | NoTask:
+    """Return every instruction that is there with both answers, in order, or why there is none."""
     if not turns:
         return NoTask(NO_TURNS)
     answers: dict[str, dict[str, str]] = {}
+    found: dict[str, Task] = {}
     reason = NO_HEADER
     for style, instruction, answer in _exchanges(turns, template):
         if not instruction or not answer:
@@ -90,9 +91,9 @@ def task_from_turns(turns: Sequence[Turn], template: str) -> Task | NoTask:
         reason = ONE_STYLE
         by_style = answers.setdefault(instruction, {})
         by_style.setdefault(style, answer)
-        if len(by_style) == len(STYLES):
-            return Task(instruction, by_style["informative"], by_style["precise"])
-    return NoTask(reason)
+        if len(by_style) == len(STYLES) and instruction not in found:
+            found[instruction] = Task(instruction, by_style["informative"], by_style["precise"])
+    return list(found.values()) or NoTask(reason)
 
 
 def _seed_tasks(record: Record) -> Iterator[tuple[str, list[Turn]]]:

@@ -22,6 +22,7 @@ from engine.training.prepared import Examples, prepare
 CACHE_BYTES = 2**30  # of prepared images; those that have no room are prepared when they are used
 MODEL_FOLDER = "model"
 ADAPTER_FOLDER = "adapter"
+HELD_OUT_FOLDER = "held-out"
 
 
 def fit(
@@ -30,48 +31,59 @@ def fit(
     job: Job,
     outputs: Outputs,
     tools: Tools,
+    held_out: Iterable[Record] = (),
 ) -> None:
     """Train on rows; write `model/`, `losses`, counts, and the ledger of rows without use.
 
-    With several devices one process each does the work, and `read_image` must be picklable.
+    The loss of rows that are held out is told at the end of each epoch, as `held_out_loss`. With
+    several devices one process each does the work, and `read_image` must be picklable.
     """
     kit = job.kit()
     inputs = InputMaker(kit, read_image, CACHE_BYTES)
     outputs.rows("losses")
-    ready = _examples(rows, inputs, job, outputs, tools)
+    ready = _examples(rows, inputs, job, outputs, tools.scratch)
+    kept_back = _examples(held_out, inputs, job, outputs, tools.scratch / HELD_OUT_FOLDER)
+    _tell(ready, kept_back, job, tools)
     device = tools.machine.device
     if ranks.count(job, tools.machine) > 1 and len(ready):
         # They leave a checkpoint after the last step, from which the loop below has nothing to do.
-        ranks.train(ranks.Work(job, read_image, ready, tools.seed, tools.scratch), tools)
+        ranks.train(ranks.Work(job, read_image, ready, kept_back, tools.seed, tools.scratch), tools)
         device = "cpu"  # one device may not hold it
     model = start(kit, job, tools.seed, device)
-    trainer = Trainer(model, kit.family, inputs, ready, job.training, tools)
+    trainer = Trainer(model, kit.family, inputs, ready, kept_back, job.training, tools)
     progress = trainer.run()
     for row in progress.losses:
         outputs.rows("losses").write(row)
     outputs.count("rows", len(ready))
+    if kept_back:
+        outputs.count("rows held out", len(kept_back))
     outputs.count("tokens", sum(row["tokens"] for row in progress.losses))
     outputs.count("steps", progress.step)
     _save(model, kit, job, outputs)
 
 
 def _examples(
-    rows: Iterable[Record], inputs: InputMaker, job: Job, outputs: Outputs, tools: Tools
+    rows: Iterable[Record], inputs: InputMaker, job: Job, outputs: Outputs, folder: Path
 ) -> Examples:
     limit = min(job.training.max_length, inputs.kit.context_tokens)
-    ready = prepare(rows, inputs, limit, tools.scratch)
+    ready = prepare(rows, inputs, limit, folder)
     for source_id, reason, detail in ready.ledger():
         if reason == CUT:
             outputs.count("rows cut")
         else:
             outputs.quarantine(source_id, reason, detail)
-    tools.log(f"{len(ready)} of {ready.num_rows} rows are ready for training")
+    return ready
+
+
+def _tell(ready: Examples, held_out: Examples, job: Job, tools: Tools) -> None:
+    """Log how many rows there are. Raise StageError if there is none to train on."""
+    also = f", {len(held_out)} more are held out" if held_out else ""
+    tools.log(f"{len(ready)} of {ready.num_rows} rows are ready for training{also}")
     if not ready and job.training.max_steps != 0:
         raise StageError(
             f"none of {ready.num_rows} rows can be trained on",
             hint="the ledger of this node says why; is `training.max_length` too small?",
         )
-    return ready
 
 
 def _save(model: Any, kit: ModelKit, job: Job, outputs: Outputs) -> None:

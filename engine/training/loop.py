@@ -12,7 +12,7 @@ import hashlib
 import json
 import math
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -37,12 +37,16 @@ CPU_MICRO_BATCH = 8
 
 @dataclass(slots=True)
 class Trainer:
-    """One run of the loop. `num_halvings` of the micro-batch grow when memory runs out."""
+    """One run of the loop. `num_halvings` of the micro-batch grow when memory runs out.
+
+    Rows that are `held_out` are never trained on: what they lose is told at the end of each epoch.
+    """
 
     model: Any
     family: ModelFamily
     inputs: InputMaker
     examples: Examples
+    held_out: Examples
     spec: TrainSpec
     tools: Tools
     team: Team = ALONE
@@ -53,9 +57,13 @@ class Trainer:
     @property
     def num_steps(self) -> int:
         """Return how many optimizer steps the whole run has."""
-        per_epoch = math.ceil(len(self.examples) / self.spec.global_batch_size)
-        total = math.ceil(self.spec.num_train_epochs * per_epoch)
+        total = math.ceil(self.spec.num_train_epochs * self.steps_per_epoch)
         return total if self.spec.max_steps is None else min(total, self.spec.max_steps)
+
+    @property
+    def steps_per_epoch(self) -> int:
+        """Return how many optimizer steps see every row once."""
+        return math.ceil(len(self.examples) / self.spec.global_batch_size)
 
     def run(self) -> Progress:
         """Train from the last checkpoint to the end; return steps and logged losses.
@@ -70,6 +78,8 @@ class Trainer:
         progress = keeper.start()
         self.num_halvings = max(self.tools.machine.shrink, progress.num_halvings)
         losses = list(progress.losses)
+        if progress.step:
+            self._tell_held_out(progress.step, losses, state)  # if it was stopped meanwhile
         meter = Meter(progress.unlogged)
         for step, rows in self._batches(progress.step):
             self._set_rates(state.optimizer, step)
@@ -79,9 +89,14 @@ class Trainer:
                 keeper.keep(Progress(step, tuple(losses), meter.sums(), self.num_halvings))
                 raise
             done = step + 1
-            if done % self.spec.logging_steps == 0 or done == self.num_steps:
+            if done % self.spec.logging_steps == 0 or self._tells_held_out(done):
                 losses.append(self._log_row(done, meter))
                 meter = Meter()
+            try:
+                self._tell_held_out(done, losses, state)
+            except Stopped:
+                keeper.keep(Progress(done, tuple(losses), meter.sums(), self.num_halvings))
+                raise
             if done < self.num_steps and keeper.is_due(done):
                 keeper.keep(Progress(done, tuple(losses), meter.sums(), self.num_halvings))
             self.tools.progress(done, self.num_steps, "steps")
@@ -158,14 +173,12 @@ class Trainer:
 
         chosen = sorted((self.examples[row] for row in rows), key=len, reverse=True)
         num_trained = sum(int(example.is_trained[1:].sum()) for example in chosen)
-        loss_sum = None
-        while loss_sum is None:
+
+        def gradients() -> Any:
             torch.manual_seed(_seed(self.tools.seed, step, self.team.rank))
-            loss_sum = self._gradients_if_they_fit(chosen, num_trained)
-            if loss_sum is None:
-                self.num_halvings += 1
-                state.optimizer.zero_grad(set_to_none=True)
-                torch.cuda.empty_cache()
+            return self._gradients(chosen, num_trained)
+
+        loss_sum = self._smaller_until_it_fits(gradients, state)
         self.num_halvings = self.team.add_up(state.learning, loss_sum, self.num_halvings)
         if self.spec.max_grad_norm > 0:
             learning = [parameter for _, parameter in state.learning]
@@ -174,10 +187,20 @@ class Trainer:
         state.optimizer.zero_grad(set_to_none=True)
         return loss_sum, num_trained, sum(map(len, chosen))
 
-    def _gradients_if_they_fit(self, chosen: Sequence[Example], num_trained: int) -> Any | None:
-        """Return the loss sum, or None if memory ran out: the error, gone then, held some of it."""
+    def _smaller_until_it_fits(self, work: Callable[[], Any], state: State) -> Any:
+        """Return a result, with smaller micro-batches whenever memory runs out."""
+        import torch
+
+        while (found := self._if_it_fits(work)) is None:
+            self.num_halvings += 1
+            state.optimizer.zero_grad(set_to_none=True)
+            torch.cuda.empty_cache()
+        return found
+
+    def _if_it_fits(self, work: Callable[[], Any]) -> Any | None:
+        """Return a result, or None if memory ran out: the error, gone then, held some of it."""
         try:
-            return self._gradients(chosen, num_trained)
+            return work()
         except (RuntimeError, MemoryError) as error:
             if not is_out_of_memory(error):
                 raise
@@ -226,6 +249,40 @@ class Trainer:
             reduction="sum",
         )
 
+    def _tells_held_out(self, done: int) -> bool:
+        """Tell whether an epoch ends after so many steps, or everything."""
+        is_epoch = bool(self.held_out) and done % self.steps_per_epoch == 0
+        return is_epoch or done == self.num_steps
+
+    def _tell_held_out(self, done: int, losses: list[Mapping[str, Any]], state: State) -> None:
+        """Add what the held-out rows lose to the last of the losses, where an epoch ends."""
+        if not self.held_out or not self._tells_held_out(done) or "held_out_loss" in losses[-1]:
+            return
+        found = self._smaller_until_it_fits(self._held_out_loss, state)
+        self.tools.log(f"held-out loss after {done} steps: {found:.4f}")
+        losses[-1] = {**losses[-1], "held_out_loss": found}
+
+    def _held_out_loss(self) -> float:
+        """Return the mean loss of the held-out rows per token that rows are trained on."""
+        import torch
+
+        total = torch.zeros(2, device=self.tools.machine.device, dtype=torch.float64)
+        size = self.spec.global_batch_size
+        self.model.eval()
+        with torch.no_grad():
+            for first in range(0, len(self.held_out), size):
+                rows = [
+                    self.held_out[n] for n in range(first, min(first + size, len(self.held_out)))
+                ]
+                for batch in self._micro_batches(sorted(rows, key=len, reverse=True)):
+                    if self.team.agree(self.tools.stopping):
+                        raise Stopped
+                    total[0] += self._loss_sum(batch)
+                    total[1] += sum(int(example.is_trained[1:].sum()) for example in batch)
+        self.model.train()
+        loss_sum, num_tokens = self.team.total(total).tolist()
+        return float(loss_sum / num_tokens)
+
     def _wants_half(self) -> bool:
         if self.spec.precision != "auto":
             return self.spec.precision == "bfloat16"
@@ -240,10 +297,9 @@ class Trainer:
                 hint="lower `training.learning_rate`",
             )
         self.tools.log(f"step {done} of {self.num_steps}: loss {loss:.4f}")
-        per_epoch = math.ceil(len(self.examples) / self.spec.global_batch_size)
         return {
             "step": done,
-            "epoch": round(done / per_epoch, 4),
+            "epoch": round(done / self.steps_per_epoch, 4),
             "loss": loss,
             "learning_rate": self.spec.learning_rate * self.rate_factor(done - 1),
             "tokens": meter.num_tokens,
@@ -254,7 +310,7 @@ class Trainer:
         digest = hashlib.sha256()
         digest.update(json.dumps(unbind(self.spec, with_neutral=False), sort_keys=True).encode())
         digest.update(f"{self.tools.seed}".encode())
-        digest.update(self.examples.digest.encode())
+        digest.update(self.examples.digest.encode() + self.held_out.digest.encode())
         for name, parameter in learning:
             digest.update(f"{name}{tuple(parameter.shape)}".encode())
         return digest.hexdigest()
@@ -276,5 +332,29 @@ def _seed(seed: int, step: int, rank: int) -> int:
 def save_model(model: Any, kit: Any, folder: Path, dtype: Any) -> None:
     """Write a complete model folder: weights, config, processor, template, generation defaults."""
     model.to(dtype)
-    model.save_pretrained(folder)
+    _mend_generation_config(model)
+    if kit.family.stored_prefixes:
+        # transformers would write the names that the base was stored with, and those may be its own
+        # new ones, which vLLM does not read.
+        weights = {kit.family.stored_name(n): value for n, value in model.state_dict().items()}
+        model.save_pretrained(folder, state_dict=weights, save_original_format=False)
+    else:
+        model.save_pretrained(folder)
     kit.processor.save_pretrained(folder)
+
+
+def _mend_generation_config(model: Any) -> None:
+    """Leave only its tokens in generation defaults that contradict themselves.
+
+    Older bases come with a temperature for greedy decoding; transformers reads that, and refuses to
+    write it: a long training would end without a model.
+    """
+    import transformers
+
+    given = model.generation_config
+    try:
+        given.validate(strict=True)
+    except ValueError:
+        names = ("bos_token_id", "eos_token_id", "pad_token_id")
+        kept = {name: getattr(given, name) for name in names}
+        model.generation_config = transformers.GenerationConfig(**kept)

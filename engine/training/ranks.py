@@ -39,6 +39,7 @@ class Work:
     job: Job
     read_image: Callable[[str], bytes]
     examples: Examples
+    held_out: Examples
     seed: int
     scratch: Path
 
@@ -192,8 +193,8 @@ def _train(work: Work, machine: Machine, rank: int, num: int, port: int, pipe: C
             team = together.Replicas(rank, num)
             model.to(machine.device)
         inputs = InputMaker(kit, work.read_image, CACHE_BYTES)
-        training = work.job.training
-        Trainer(model, kit.family, inputs, work.examples, training, tools, team).run()
+        rows, held_out, training = work.examples, work.held_out, work.job.training
+        Trainer(model, kit.family, inputs, rows, held_out, training, tools, team).run()
 
 
 def _tools(work: Work, machine: Machine, rank: int, pipe: Connection) -> Tools:

@@ -36,6 +36,9 @@ class Team(Protocol):
     def add_up(self, learning: Sequence[tuple[str, Any]], total: Any, num_halvings: int) -> int:
         """Add gradients and losses of all processes, in place; return the most halvings of one."""
 
+    def total(self, value: Any) -> Any:
+        """Return a tensor added up over all processes."""
+
     def whole(self, tensor: Any) -> Any:
         """Return all of a tensor on the CPU."""
 
@@ -62,6 +65,10 @@ class Alone:
     def add_up(self, learning: Sequence[tuple[str, Any]], total: Any, num_halvings: int) -> int:
         """Return the halvings of this process."""
         return num_halvings
+
+    def total(self, value: Any) -> Any:
+        """Return the tensor."""
+        return value
 
     def whole(self, tensor: Any) -> Any:
         """Return a tensor on the CPU."""

@@ -74,6 +74,10 @@ class Replicas:
         distributed.all_reduce(total)
         return int(most)
 
+    def total(self, value: Any) -> Any:
+        """Return a tensor added up over all processes."""
+        return _added_up(value)
+
     def whole(self, tensor: Any) -> Any:
         """Return a tensor on the CPU."""
         return tensor.detach().cpu().contiguous()
@@ -140,6 +144,10 @@ class Split:
         distributed.all_reduce(total)
         return num_halvings
 
+    def total(self, value: Any) -> Any:
+        """Return a tensor added up over all processes."""
+        return _added_up(value)
+
     def whole(self, tensor: Any) -> Any:
         """Return all of a tensor on the CPU of the first process; None in the others."""
         from torch.distributed.tensor import DTensor
@@ -156,6 +164,14 @@ class Split:
         return distribute_tensor(
             there, parameter.device_mesh, parameter.placements, src_data_rank=None
         )
+
+
+def _added_up(value: Any) -> Any:
+    from torch import distributed
+
+    total = value.clone()
+    distributed.all_reduce(total)
+    return total
 
 
 def _blocks(module: Any) -> Iterator[Any]:

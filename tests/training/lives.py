@@ -36,6 +36,7 @@ class Case:
     is_lora: bool = False
     num_rows: int = 12
     num_texts: int = 0  # rows without an image
+    num_held_out: int = 0
     machine: Mapping[str, Any] = field(default_factory=dict)
     memory_mb: int | None = None  # that may be taken beyond what the process holds at its start
     file_limit: int | None = None  # the kernel kills the process in the write that goes beyond it
@@ -208,7 +209,8 @@ def _train(case: Case) -> None:
     outputs = Outputs(out)
     chosen = replace(wanted, lora=LORA) if case.is_lora else wanted
     rows = [*color_rows(case.num_rows), *map(_text_row, range(case.num_texts))]
-    fit(rows, PICTURES.__getitem__, chosen, outputs, tools)
+    held_out = color_rows(case.num_held_out)
+    fit(rows, PICTURES.__getitem__, chosen, outputs, tools, held_out)
     outputs.write_json("counts.json", outputs.counts())
 
 

@@ -24,7 +24,7 @@ from engine.training.dialogue import (
     Task,
     generation_turns,
     seed_chat,
-    task_from_turns,
+    tasks_from_turns,
 )
 from tests.stages.talking import a_pair, dialogue_turns, prompt_texts
 
@@ -76,9 +76,10 @@ def test_what_a_synthesizer_learns_is_what_is_read_back() -> None:
     for number in range(10):
         chat = seed_chat(seed(2), TEMPLATE, random.Random(number))
 
-        assert task_from_turns(chat.turns[2:], TEMPLATE) == Task(
-            "Question 0?", "Long 0.", "Short 0"
-        )
+        assert tasks_from_turns(chat.turns[2:], TEMPLATE) == [
+            Task("Question 0?", "Long 0.", "Short 0"),
+            Task("Question 1?", "Long 1.", "Short 1"),
+        ]
 
 
 def test_a_synthesizer_is_asked_with_the_turns_it_was_taught_with() -> None:
@@ -112,22 +113,29 @@ def test_a_seed_answer_without_style_is_refused() -> None:
         ([PRECISE + "A?", "5", INFORMATIVE + "B?", "Five."], NoTask(ONE_STYLE)),
         ([PRECISE, "5"], NoTask(EMPTY_TURN)),
         ([PRECISE + "A?", " "], NoTask(EMPTY_TURN)),
-        ([PRECISE + "A?", "5", INFORMATIVE + "A?", "Five."], Task("A?", "Five.", "5")),
-        ([PRECISE + " A?\n", "5 ", INFORMATIVE + "A?", " Five."], Task("A?", "Five.", "5")),
+        ([PRECISE + "A?", "5", INFORMATIVE + "A?", "Five."], [Task("A?", "Five.", "5")]),
+        ([PRECISE + " A?\n", "5 ", INFORMATIVE + "A?", " Five."], [Task("A?", "Five.", "5")]),
         (
             ["Hi", "Ho", PRECISE + "A?", "1", INFORMATIVE + "B?", "Two.", PRECISE + "B?", "2"],
-            Task("B?", "Two.", "2"),
+            [Task("B?", "Two.", "2")],
         ),
         (
             [PRECISE + "A?", "1", PRECISE + "A?", "9", INFORMATIVE + "A?", "One."],
-            Task("A?", "One.", "1"),
+            [Task("A?", "One.", "1")],
+        ),
+        (
+            [
+                *(PRECISE + "A?", "1", INFORMATIVE + "B?", "Two.", PRECISE + "B?", "2"),
+                *(INFORMATIVE + "A?", "One.", INFORMATIVE + "B?", "Again."),
+            ],
+            [Task("B?", "Two.", "2"), Task("A?", "One.", "1")],
         ),
     ],
 )
-def test_the_first_instruction_with_both_answers_is_the_task(
-    pieces: list[str], expected: Task | NoTask
+def test_instructions_with_both_answers_are_the_tasks_in_the_order_they_are_complete(
+    pieces: list[str], expected: list[Task] | NoTask
 ) -> None:
-    assert expected == task_from_turns(dialogue_turns(*pieces), TEMPLATE)
+    assert expected == tasks_from_turns(dialogue_turns(*pieces), TEMPLATE)
 
 
 def test_other_wordings_need_no_code() -> None:
@@ -136,4 +144,4 @@ def test_other_wordings_need_no_code() -> None:
     )
     turns = dialogue_turns("[precise] A? (end)", "1", "[informative] A? (end)", "One.")
 
-    assert task_from_turns(turns, template) == Task("A?", "One.", "1")
+    assert tasks_from_turns(turns, template) == [Task("A?", "One.", "1")]

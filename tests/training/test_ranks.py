@@ -35,7 +35,9 @@ def lives() -> Iterator[Server]:
 def alone(base: Path, tmp_path_factory: pytest.TempPathFactory, lives: Server) -> Case:
     """Return a training by one process, done; some rows have images, some have none."""
     settings = {**LONG, "num_train_epochs": 1.5, "save_steps": 2}
-    case = Case(str(base), str(tmp_path_factory.mktemp("alone")), settings, num_texts=5)
+    case = Case(
+        str(base), str(tmp_path_factory.mktemp("alone")), settings, num_texts=5, num_held_out=5
+    )
     lives.finish(case)
     return case
 
@@ -69,6 +71,9 @@ def test_losses_are_those_of_one_process(
 
     assert life.steps == list(range(1, NUM_STEPS + 1))
     assert losses(together) == pytest.approx(losses(alone), abs=1e-4)
+    kept_back = losses(alone, "held_out_loss")
+    assert len(kept_back) == 2
+    assert losses(together, "held_out_loss") == pytest.approx(kept_back, abs=1e-4)
     assert digests(str(tmp_path)).keys() == digests(alone.folder).keys()
 
 

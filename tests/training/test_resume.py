@@ -36,7 +36,7 @@ def lives() -> Iterator[Server]:
 
 
 def case(base: Path, folder: Path, *, is_lora: bool = False, **settings) -> Case:
-    return Case(str(base), str(folder), {**LONG, **settings}, is_lora)
+    return Case(str(base), str(folder), {**LONG, **settings}, is_lora, num_held_out=5)
 
 
 def checkpoints(folder: Path) -> list[Path]:
@@ -163,6 +163,6 @@ def num_halvings(done: Case) -> int:
         return int(stored.metadata()["num_halvings"])
 
 
-def losses(done: Case) -> list[float]:
+def losses(done: Case, name: str = "loss") -> list[float]:
     lines = (Path(done.folder) / "out" / "losses-00000.jsonl").read_text().splitlines()
-    return [json.loads(line)["loss"] for line in lines]
+    return [row[name] for row in map(json.loads, lines) if name in row]
