@@ -22,6 +22,7 @@ VERBS = {
     "status": "show how a run is going",
     "report": "print or open the report of a run",
     "show": "show a recipe resolved, or the rows of a run",
+    "review": "grade a sample of the generated tasks on a local page",
     "store": "give back room, find damage, carry runs elsewhere",
     "explain": "explain the code of an error",
     "schema": "print the JSON schema of recipes",

@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import json
 import os
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +17,7 @@ from engine.rendering import verdicts
 from engine.runtime import runs
 from engine.runtime.runs import Run
 from engine.runtime.status import NodeStatus
-from engine.runtime.store import Store
+from engine.runtime.store import Store, write_whole
 
 REPORT = "report"
 
@@ -51,9 +52,13 @@ def run(args: argparse.Namespace) -> int:
     if tables.verdict_text(summary):
         print(f"{tables.verdict_text(summary)}\n")
     print(tables.summary_text(summary))
+    if "grades" in summary:
+        from engine.cli import grades_text
+
+        print(f"\n{grades_text.text(summary['grades'])}")
     aside = verdicts.counted(summary["quarantined"], "row")
     print(f"\n{aside} set aside: `adapt show {found.id} ledger`")
-    print(f"report  {_page_path(found, store)}")
+    print(f"report  {_page_path(found, store, summary)}")
     return 0
 
 
@@ -100,7 +105,10 @@ def summary_of(found: Run, store: Store) -> dict[str, Any]:
         raise RequestError(_no_report(found))
     summary: dict[str, Any] = {"ranking": [], **artifact.json("summary.json")}
     nodes = [_node(name, node) for name, node in found.status().nodes.items()]
-    return {**summary, "run": found.id, "nodes": nodes}
+    from engine.cli import grades
+
+    graded = grades.of_run(found, store)
+    return {**summary, "run": found.id, "nodes": nodes} | ({"grades": graded} if graded else {})
 
 
 def _newest_reported(store: Store, args: argparse.Namespace) -> Run:
@@ -123,11 +131,19 @@ def _no_report(found: Run) -> Diagnostic:
     return Diagnostic("no-report", f"run `{found.id}` has no report: {why}", hint=hint)
 
 
-def _page_path(found: Run, store: Store) -> Path:
-    if found.report_path.is_file():
-        return found.report_path
-    path: Path = _report(found, store).file("report.html")
-    return path
+def _page_path(found: Run, store: Store, summary: Mapping[str, Any]) -> Path:
+    """Return where the page is; grades, which came after it, are put into the run's own copy."""
+    made: Path = _report(found, store).file("report.html")
+    if "grades" not in summary:
+        return found.report_path if found.report_path.is_file() else made
+    from engine.rendering import graded
+
+    page = graded.with_grades(made.read_text("utf-8"), summary)
+    try:
+        write_whole(found.report_path, page)  # a new file: the artifact stays as it is
+    except OSError:  # a store that may only be read
+        return made
+    return found.report_path
 
 
 def _report(found: Run, store: Store) -> Any:

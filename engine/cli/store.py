@@ -113,7 +113,7 @@ def _gc_text(items: Sequence[Rubbish], freed: int, *, is_dry: bool, left: int) -
 
 
 def _plural(kind: str, kinds: Sequence[str]) -> str:
-    if kinds.count(kind) == 1 or kind in ("scratch", "damaged"):
+    if kinds.count(kind) == 1 or kind in ("scratch", "damaged", "grades"):
         return kind
     return "indexes" if kind == "index" else f"{kind}s"
 

@@ -157,7 +157,7 @@ def _caption(row: Row) -> str:
 
 
 def _num_words(text: str) -> int:
-    from engine.filters.caption_length import num_words
+    from engine.wording import num_words
 
     return num_words(text)
 

@@ -11,7 +11,7 @@ from typing import Any
 
 WIDTH = 420
 ROW = 28
-LABEL = 118
+LABEL = 190
 INTERVAL_WIDTH = 180
 LEAST_REACH = 10.0  # points; a scale around less would blow up noise
 
@@ -52,28 +52,49 @@ def interval_svg(row: Mapping[str, Any], reach: float, kind: str) -> str:
     return _svg("interval", INTERVAL_WIDTH, 20, body, title)
 
 
+def mean_svg(name: str, row: Mapping[str, Any], kind: str) -> str:
+    """Draw a mean with its interval, on an axis from 0 to 100."""
+    left, scale, y = 6, (INTERVAL_WIDTH - 12) / 100, 10
+    low, high, middle = (left + row[end] * scale for end in ("ci_low", "ci_high", "mean"))
+    body = (
+        f'<line x1="{left}" y1="0" x2="{left}" y2="20" class="zero"/>'
+        f'<line x1="{INTERVAL_WIDTH - 6}" y1="0" x2="{INTERVAL_WIDTH - 6}" y2="20" class="zero"/>'
+        f'<line x1="{low:.1f}" y1="{y}" x2="{high:.1f}" y2="{y}" class="{kind}"/>'
+        f"{_mark(low, kind)}{_mark(high, kind)}"
+        f'<circle cx="{middle:.1f}" cy="{y}" r="2.5" class="{kind}"/>'
+    )
+    title = f"{name}: {row['mean']:.1f}, {row['ci_low']:.1f} to {row['ci_high']:.1f}"
+    return _svg("interval", INTERVAL_WIDTH, 20, body, title)
+
+
 def _mark(x: float, kind: str) -> str:
     """Draw an end of an interval, which shows where the interval is narrower than its dot."""
     return f'<line x1="{x:.1f}" y1="6" x2="{x:.1f}" y2="14" class="{kind} end"/>'
 
 
-def curve_svg(points: Sequence[tuple[float, float]]) -> str:
-    """Draw loss over steps as a line; nothing for fewer than two points."""
+def curve_svg(
+    points: Sequence[tuple[float, float]], held_out: Sequence[tuple[float, float]] = ()
+) -> str:
+    """Draw loss over steps as a line, that of held-out rows as dots; nothing for one point."""
     if len(points) < 2:
         return ""
     height, left, bottom = 170, 44, 26
     xs, ys = [x for x, _ in points], [y for _, y in points]
-    top = max(ys) or 1.0
+    top = max([*ys, *(loss for _, loss in held_out)]) or 1.0
     span = (max(xs) - min(xs)) or 1.0
-    line = " ".join(
-        f"{left + (x - min(xs)) / span * (WIDTH - left - 10):.1f},"
-        f"{8 + (1 - y / top) * (height - bottom - 8):.1f}"
-        for x, y in _thinned(list(zip(xs, ys, strict=True)))
+
+    def place(x: float, y: float) -> tuple[str, str]:
+        across = left + (x - min(xs)) / span * (WIDTH - left - 10)
+        return f"{across:.1f}", f"{8 + (1 - y / top) * (height - bottom - 8):.1f}"
+
+    line = " ".join(",".join(place(*point)) for point in _thinned(points))
+    dots = "".join(
+        f'<circle cx="{x}" cy="{y}" r="4"/>' for x, y in (place(*point) for point in held_out)
     )
     floor = height - bottom
     body = (
         f'<line x1="{left}" y1="{floor}" x2="{WIDTH}" y2="{floor}" class="zero"/>'
-        f'<polyline points="{line}"/>'
+        f'<polyline points="{line}"/>{dots}'
         f'<text x="{left - 6}" y="16" class="label">{top:.2f}</text>'
         f'<text x="{left - 6}" y="{floor}" class="label">0</text>'
         f'<text x="{left}" y="{height - 7}" class="soft">step {min(xs):,.0f}</text>'
@@ -83,7 +104,7 @@ def curve_svg(points: Sequence[tuple[float, float]]) -> str:
     return _svg("curve", WIDTH, height, body, "Training loss per optimizer step")
 
 
-def _thinned(points: Sequence[tuple[float, float]]) -> list[tuple[float, float]]:
+def _thinned(points: Sequence[tuple[float, float]]) -> Sequence[tuple[float, float]]:
     """Return at most a thousand points, the last among them: a page stays small."""
     stride = -(-len(points) // 1000)
     return [*points[:-1:stride], points[-1]]

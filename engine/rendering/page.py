@@ -10,7 +10,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from engine.rendering import charts, samples, verdicts
-from engine.rendering.summary import FUNNEL, Nodes, ledger, losses, whole
+from engine.rendering.summary import Nodes, held_out_losses, ledger, losses, whole
 from engine.rendering.templates import page_template
 
 
@@ -45,11 +45,14 @@ def _arm(arm: Mapping[str, Any], nodes: Nodes, reach: float) -> dict[str, Any]:
         "name": arm["name"],
         "smoke": verdicts.smoke(arm.get("max_items")),
         "verdicts": [_verdict(row) for row in whole(arm["scores"])],
-        "funnel": charts.funnel_svg([(said, int(arm["funnel"][k])) for k, said in FUNNEL.items()]),
+        "funnel": charts.funnel_svg([(one["step"], int(one["rows"])) for one in arm["steps"]]),
         "scores": [_score(row, reach) for row in arm["scores"]],
         "curves": _curves(nodes),
         "kept": samples.kept(nodes, bank),
         "num_kept": arm["funnel"]["kept"],
+        "types": samples.task_types(nodes),
+        "unparsed": samples.unparsed(nodes),
+        "mended": samples.mended(nodes, bank),
         "reasons": samples.drop_reasons(nodes),
         "dropped": samples.dropped(nodes, bank),
         "answers": [_with_changes(found, nodes) for found in samples.answers(nodes, bank)],
@@ -91,7 +94,10 @@ def _curves(nodes: Nodes) -> list[dict[str, Any]]:
     for name, artifact in nodes.items():
         points, num_bad = losses(artifact)
         if points or num_bad:
-            found.append({"name": name, "svg": charts.curve_svg(points), "num_bad": num_bad})
+            rows = held_out_losses(artifact)
+            dots = [(float(row["step"]), float(row["held_out_loss"])) for row in rows]
+            svg = charts.curve_svg(points, dots)
+            found.append({"name": name, "svg": svg, "num_bad": num_bad, "held_out": rows})
     return found
 
 

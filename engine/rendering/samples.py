@@ -5,11 +5,12 @@ from __future__ import annotations
 import base64
 import io
 import itertools
+from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from engine import images
-from engine.artifacts import Artifact
+from engine.artifacts import QUARANTINE, Artifact
 from engine.images import ImageBank, ImageError
 from engine.records import Record, from_json
 from engine.rendering.summary import Nodes
@@ -88,8 +89,62 @@ def _tasks(tasks: Sequence[Record], bank: ImageBank, nodes: Nodes) -> list[dict[
             "instruction": task.instruction,
             "informative": _said(task, "informative"),
             "precise": _said(task, "precise"),
+            "judged": _judged(task),
         }
         for task in tasks
+    ]
+
+
+def _judged(task: Record) -> list[str]:
+    """Return what filters noted: who, the label, and how sure it was."""
+    notes = [(name, n) for name, n in task.meta.extra.items() if isinstance(n, Mapping)]
+    return [
+        f"{name}: {note['label']}" + (f" {note['score']:.2f}" if "score" in note else "")
+        for name, note in notes
+        if "label" in note
+    ]
+
+
+def mended(nodes: Nodes, bank: ImageBank) -> list[dict[str, Any]]:
+    """Return the first tasks that were kept once their answers had been written again."""
+    if "filter/repaired" not in nodes:
+        return []
+    rows = list(itertools.islice(nodes["filter/repaired"].records("kept"), NUM_SAMPLES))
+    old = [row.meta.extra.get("mended", {}) for row in rows]
+    return [
+        {
+            **task,
+            "filter": was.get("by", ""),
+            "reason": was.get("reason", ""),
+            "detail": f"its precise answer was: {was.get('precise', '')}",
+        }
+        for task, was in zip(_tasks(rows, bank, nodes), old, strict=True)
+    ]
+
+
+def unparsed(nodes: Nodes) -> list[dict[str, str]]:
+    """Return outputs that gave no task, every reason in turn."""
+    if "generate" not in nodes:
+        return []
+    rows = _in_turn(nodes["generate"].rows(QUARANTINE), lambda row: row["reason"])
+    return [{name: str(row[name]) for name in ("source_id", "reason", "detail")} for row in rows]
+
+
+def task_types(nodes: Nodes) -> list[dict[str, Any]]:
+    """Return how many tasks of each type were written and kept; empty where types are not known."""
+    if "filter" not in nodes:
+        return []
+    kept: Counter[str] = Counter()
+    written: Counter[str] = Counter()
+    for row in nodes["filter"].rows("kept"):
+        kept[row["meta"].get("extra", {}).get("task_type", "")] += 1
+    for row in nodes["filter"].rows("dropped"):
+        written[row["record"]["meta"].get("extra", {}).get("task_type", "")] += 1
+    written += kept
+    return [
+        {"name": name, "written": number, "kept": kept[name]}
+        for name, number in written.most_common()
+        if name
     ]
 
 

@@ -28,7 +28,7 @@ FUNNEL_FROM = {  # step -> plain id of a node, and what it counts
     "pairs": ("curate", "pairs"),
     "generated": ("generate", "generated"),
     "parsed": ("generate", "tasks"),
-    "kept": ("filter", "kept"),
+    "kept": ("filter", "kept"),  # and those that were kept once they had been mended
     "trained": ("train", "rows"),
 }
 
@@ -54,6 +54,7 @@ def _arm(name: str, nodes: Nodes, general: Collection[str]) -> dict[str, Any]:
         "name": name,
         "max_items": max_items(nodes),
         "funnel": funnel(nodes),
+        "steps": steps(nodes),
         "scores": scores(nodes, general),
     }
 
@@ -67,7 +68,45 @@ def max_items(nodes: Nodes) -> int | None:
 
 def funnel(nodes: Nodes) -> dict[str, int]:
     """Return how many rows each step left; a step that an arm does not have counts 0."""
-    return {step: _rows(nodes, node, count) for step, (node, count) in FUNNEL_FROM.items()}
+    found = {step: _rows(nodes, node, count) for step, (node, count) in FUNNEL_FROM.items()}
+    found["kept"] += _rows(nodes, "filter/repaired", "kept")
+    return found
+
+
+def steps(nodes: Nodes) -> list[dict[str, Any]]:
+    """Return the whole way from pairs to rows: each step and what it left, in order.
+
+    Every filter of tasks is a step. Tasks that were mended come back after all filters.
+    """
+    found = [("image-caption pairs", _rows(nodes, "curate", "pairs"))]
+    if "generate" in nodes:
+        found.append(("outputs of the generator", _rows(nodes, "generate", "outputs")))
+        found.append(("tasks parsed", _rows(nodes, "generate", "tasks")))
+    found += [(f"after {label}", left) for label, left in left_by_filters(nodes)]
+    if "filter/repaired" in nodes:
+        kept = _rows(nodes, "filter", "kept") + _rows(nodes, "filter/repaired", "kept")
+        found.append(("with mended tasks", kept))
+    if "mix" in nodes:
+        found.append(("tasks joined into rows", _rows(nodes, "mix", "part: synthetic")))
+    found.append(("rows trained on", _rows(nodes, "train", "rows")))
+    return [{"step": step, "rows": rows} for step, rows in found]
+
+
+def left_by_filters(nodes: Nodes) -> list[tuple[str, int]]:
+    """Return how many tasks each filter left, in the order of the recipe."""
+    if "filter" not in nodes:
+        return []
+    manifest = nodes["filter"].manifest
+    names = [str(use["use"]) for use in manifest.preimage.get("params", {}).get("filters", ())]
+    left = int(manifest.counts.get("kept", 0) + manifest.counts.get("dropped", 0))
+    found = []
+    for place, name in enumerate(names):
+        number = names[: place + 1].count(name)
+        label = name if number == 1 else f"{name}/{number}"
+        dropped = f"dropped: {label}: "
+        left -= sum(int(n) for what, n in manifest.counts.items() if what.startswith(dropped))
+        found.append((label, left))
+    return found
 
 
 def scores(nodes: Nodes, general: Collection[str] = ()) -> list[dict[str, Any]]:
@@ -91,6 +130,11 @@ def losses(artifact: Artifact) -> tuple[list[tuple[float, float]], int]:
     good = [(step, float(loss)) for step, loss in points if loss is not None]
     good = [point for point in good if math.isfinite(point[1])]
     return good, len(points) - len(good)
+
+
+def held_out_losses(artifact: Artifact) -> list[Mapping[str, Any]]:
+    """Return the rows that tell a loss of held-out rows, one for each epoch."""
+    return [row for row in artifact.rows("losses") if row.get("held_out_loss") is not None]
 
 
 def ledger(arms: Mapping[str, Nodes]) -> dict[str, int]:

@@ -60,7 +60,7 @@ def compare(
         raise ValueError("base, adapted and clusters differ in length")
     if not base:
         raise ValueError("there are no items to compare")
-    totals = _cluster_totals(base, adapted, clusters)
+    totals = cluster_sums((base, adapted, [1.0] * len(base)), clusters)
     num_clusters = len(totals)
     rng = np.random.default_rng(seed)
     gain = totals[:, 1] - totals[:, 0]
@@ -79,36 +79,50 @@ def compare(
     )
 
 
-def _cluster_totals(
-    base: Sequence[float], adapted: Sequence[float], clusters: Sequence[Hashable]
-) -> Floats:
-    """Return one row per cluster: sum of base, sum of adapted, number of items."""
+def cluster_sums(columns: Sequence[Sequence[float]], clusters: Sequence[Hashable]) -> Floats:
+    """Return one row per cluster: the sum of each column over the items of the cluster."""
     import numpy as np
 
     numbers: dict[Hashable, int] = {}
     places = np.array([numbers.setdefault(name, len(numbers)) for name in clusters])
-    columns = (np.asarray(base, float), np.asarray(adapted, float), np.ones(len(places)))
-    return np.stack([np.bincount(places, weights=column) for column in columns], axis=1)
+    given = (np.asarray(column, float) for column in columns)
+    return np.stack([np.bincount(places, weights=column) for column in given], axis=1)
 
 
 def _interval(gain: Floats, sizes: Floats, rng: Any, num_draws: int) -> tuple[float, float]:
     import numpy as np
 
-    num_clusters = len(gain)
     if not gain.any():
         return 0.0, 0.0
-    if num_clusters < MIN_CLUSTERS:
+    if len(gain) < MIN_CLUSTERS:
         return -1.0, 1.0
-    table = np.stack([gain, sizes], axis=1)
-    draws = []
+    sums = resampled(np.stack([gain, sizes], axis=1), rng, num_draws)
+    return interval_of(sums[:, 0] / sums[:, 1], len(gain))
+
+
+def resampled(table: Floats, rng: Any, num_draws: int) -> Floats:
+    """Return the sums of a table's columns over its rows drawn anew, a row per draw.
+
+    A row of the table is a cluster.
+    """
+    import numpy as np
+
+    num_clusters = len(table)
+    sums = []
     for size in _chunks(num_draws, num_clusters):
         picks = rng.integers(0, num_clusters, size=(size, num_clusters))
         picks += np.arange(size)[:, None] * num_clusters
         counts = np.bincount(picks.ravel(), minlength=picks.size).reshape(picks.shape)
-        sums = counts @ table
-        draws.append(sums[:, 0] / sums[:, 1])
+        sums.append(counts @ table)
+    return np.concatenate(sums)
+
+
+def interval_of(draws: Floats, num_clusters: int) -> tuple[float, float]:
+    """Return the 95 % interval of draws, as wide as so few clusters ask for."""
+    import numpy as np
+
     tail = _widened_tail(num_clusters)
-    low, high = np.quantile(np.concatenate(draws), [tail, 1 - tail])
+    low, high = np.quantile(draws, [tail, 1 - tail])
     return float(low), float(high)
 
 

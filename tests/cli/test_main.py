@@ -44,7 +44,7 @@ def test_help_takes_less_than_sixty_milliseconds_of_cpu():
     assert any(cpu_ms() < 60 for _ in range(9))  # a busy machine makes some slow, not all
 
 
-@pytest.mark.parametrize("verb", ["run", "plan", "status"])
+@pytest.mark.parametrize("verb", ["run", "plan", "status", "review"])
 def test_the_help_of_a_verb_imports_nothing_heavy(verb: str):
     assert modules_after(verb, "--help") & (SLOW - {"subprocess"}) == set()
 

@@ -40,7 +40,7 @@ def test_the_verdict_comes_first_and_scores_follow_per_answer_type(store, tmp_pa
 
     assert text.startswith("cells: a gain of 21.0 points, from 30.0 to 51.0.\n")
     assert text.index("base 3, adapted 1") < text.index("pairs in") < text.index("  yes_no")
-    assert "1 row set aside" in text
+    assert "2 rows set aside" in text
 
 
 def test_a_smoke_run_is_flagged_in_the_terminal(store, tmp_path, capsys):

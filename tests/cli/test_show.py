@@ -118,15 +118,22 @@ def test_the_ledger_counts_by_reason_before_it_lists(run, capsys):
     show(run, "ledger")
     lines = capsys.readouterr().out.splitlines()
 
-    assert lines[:2] == ["1 row set aside", "  1  near_duplicate: equal picture"]
-    assert lines[-1] == "  curate: row/9: near_duplicate: equal picture (distance 0)"
+    assert lines[:3] == [
+        "2 rows set aside",
+        "  1  near_duplicate: equal picture",
+        "  1  no question under a header",
+    ]
+    assert "  curate: row/9: near_duplicate: equal picture (distance 0)" in lines
 
 
 def test_the_ledger_as_json_holds_reasons_and_rows(run, capsys):
     show(run, "ledger", "--json")
     ledger = json.loads(capsys.readouterr().out)
 
-    assert ledger["reasons"] == {"near_duplicate: equal picture": 1}
+    assert ledger["reasons"] == {
+        "near_duplicate: equal picture": 1,
+        "no question under a header": 1,
+    }
     assert ledger["rows"][0]["node"] == "curate"
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -76,13 +77,21 @@ def nodes(
         for task in tasks:
             outputs.rows("tasks").write(task)
         outputs.count("generated", 4)
+        outputs.count("outputs", 5)
+        outputs.quarantine("row/8", "no question under a header", f"raw output: {caption}")
 
     def filter_(outputs: Outputs) -> None:
-        outputs.rows("kept").write(tasks[0])
+        notes = {"label": "yes", "score": 0.9312, "remark": caption}
+        extra = {"consistency": notes, "task_type": "attribute"}
+        kept = replace(tasks[0], meta=replace(tasks[0].meta, extra=extra))
+        outputs.rows("kept").write(kept)
         for task, reason in zip(tasks[1:], REASONS, strict=True):
             row = {"record": to_json(task), "filter": "consistency", "reason": reason}
             outputs.rows("dropped").write({**row, "detail": caption})
             outputs.count(f"dropped: consistency: {reason}")
+
+    def mix(outputs: Outputs) -> None:
+        outputs.count("part: synthetic", 1)
 
     def train(outputs: Outputs) -> None:
         outputs.count("rows", 4)
@@ -96,7 +105,9 @@ def nodes(
 
     found["curate"] = artifact(folder, "curate", curate)
     found["generate"] = artifact(folder, "generate", generate)
-    found["filter"] = artifact(folder, "filter", filter_)
+    filters = {"filters": [{"use": "repetition"}, {"use": "consistency"}]}
+    found["filter"] = artifact(folder, "filter", filter_, filters)
+    found["mix"] = artifact(folder, "mix", mix)
     found["train"] = artifact(folder, "train", train)
     for model in ("base", "adapted"):
         name = f"evaluate.answers/{model}/cells"

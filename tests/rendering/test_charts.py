@@ -2,6 +2,8 @@ from __future__ import annotations
 
 import re
 
+import pytest
+
 from engine.rendering import charts
 from tests.rendering.building import score
 
@@ -36,6 +38,17 @@ def test_a_curve_of_many_steps_stays_small_and_keeps_its_end():
 
     assert svg.count(",") < 1100
     assert "step 100,000: loss 1.000" in svg
+
+
+def test_held_out_losses_are_dots_on_the_same_axes():
+    svg = charts.curve_svg([(1.0, 2.0), (11.0, 1.0)], [(6.0, 4.0), (11.0, 3.0)])
+    dots = re.findall(r'<circle cx="([\d.]+)" cy="([\d.]+)"', svg)
+    line = re.search(r'points="([\d.]+),([\d.]+) ([\d.]+),([\d.]+)"', svg)
+
+    assert line is not None
+    start_x, start_y, end_x, _ = map(float, line.groups())
+    assert [float(x) for x, _ in dots] == [pytest.approx((start_x + end_x) / 2, abs=0.1), end_x]
+    assert float(dots[0][1]) < float(dots[1][1]) < start_y
 
 
 def test_labels_are_escaped():

@@ -3,6 +3,7 @@ from __future__ import annotations
 import json
 import re
 import shutil
+from dataclasses import replace
 from html.parser import HTMLParser
 from pathlib import Path
 from typing import Any
@@ -11,7 +12,7 @@ import pytest
 
 from engine.artifacts import Artifact, Outputs
 from engine.rendering.page import report_html
-from engine.rendering.summary import FUNNEL, summarise
+from engine.rendering.summary import summarise
 from engine.stages._ranking import ranked
 from tests.rendering.building import artifact, nodes, score
 
@@ -59,7 +60,9 @@ def test_the_page_shows_every_section_and_the_verdict_comes_first(tmp_path: Path
         "Scores",
         "Funnel",
         "Tasks kept",
+        "Types of tasks",
         "Tasks dropped",
+        "Outputs without a task",
         "Answers: cells",
         "Loss: train",
         "Set aside",
@@ -106,11 +109,38 @@ def test_on_paper_nothing_is_cut_off_or_folded_away(tmp_path: Path):
     assert "details::details-content { content-visibility: visible;" in rules
 
 
+STEPS = {
+    "image-caption pairs": 4,
+    "outputs of the generator": 5,
+    "tasks parsed": 4,
+    "after repetition": 4,
+    "after consistency": 1,
+    "tasks joined into rows": 1,
+    "rows trained on": 4,
+}
+
+
+def test_the_summary_tells_what_every_filter_left(tmp_path: Path):
+    (arm,) = summarise("mine", {"main": nodes(tmp_path)})["arms"]
+
+    assert {one["step"]: one["rows"] for one in arm["steps"]} == STEPS
+
+
+def test_a_kept_task_shows_what_its_judge_said_and_a_failed_output_what_was_written(
+    tmp_path: Path,
+):
+    html = page({"main": nodes(tmp_path)})
+
+    assert "consistency: yes 0.93" in html
+    assert "raw output: Three red cells" in html
+    assert re.search(r"attribute</td><td>1</td><td>1</td>", html)
+
+
 def test_the_funnel_keeps_the_order_of_the_steps_when_the_summary_was_stored(tmp_path: Path):
     arms = {"main": nodes(tmp_path)}
     stored = json.loads(json.dumps(summarise("mine", arms), sort_keys=True))
     html = report_html(stored, {"name": "mine"}, [], arms)
-    places = [html.index(f'class="label">{label}<') for label in FUNNEL.values()]
+    places = [html.index(f'class="label">{label}<') for label in STEPS]
 
     assert places == sorted(places)
 
@@ -187,6 +217,35 @@ def test_a_torn_image_file_costs_the_pictures_alone(tmp_path: Path):
 
     assert "no image" in html
     assert "<img" not in html
+
+
+def test_a_mended_task_shows_what_was_wrong_with_it(tmp_path: Path):
+    found = nodes(tmp_path)
+    (kept,) = found["filter"].records("kept")
+    old = {"precise": f"four {ATTACK}", "informative": "Four.", "by": "consistency"}
+    history = {**old, "reason": "answers differ", "remark": ""}
+    extra = {**kept.meta.extra, "mended": history}
+
+    def repaired(outputs: Outputs) -> None:
+        outputs.rows("kept").write(replace(kept, meta=replace(kept.meta, extra=extra)))
+
+    seen = Seen(page({"main": {**found, "filter/repaired": artifact(tmp_path, "again", repaired)}}))
+
+    assert f"consistency: answers differ (its precise answer was: four {ATTACK})" in " ".join(
+        seen.text.split()
+    ).replace("( ", "(")
+
+
+def test_the_loss_of_held_out_rows_is_told(tmp_path: Path):
+    def losses(outputs: Outputs) -> None:
+        for step, more in enumerate([{}, {"held_out_loss": 1.5}, {}, {"held_out_loss": 1.25}], 1):
+            outputs.rows("losses").write({"step": step, "epoch": step / 2, "loss": 1.0, **more})
+
+    html = page({"main": {**nodes(tmp_path), "synthesizer": artifact(tmp_path, "s", losses)}})
+
+    assert " ".join(re.sub(r"<[^>]*>", " ", html).split()).count(
+        "Their loss after epoch 1: 1.500, after epoch 2: 1.250."
+    )
 
 
 def test_a_loss_that_is_not_a_number_is_told_and_not_drawn(tmp_path: Path):
