@@ -10,16 +10,19 @@ they decide is not kept: it is quick, may depend on all rows before, and follows
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import replace
 from functools import cached_property, partial
 from typing import Any
 
 from engine import plugin
 from engine.artifacts import Artifact
-from engine.filters import Decide, Filter, FilterContext, Share, TextModel, Verdict
+from engine.backends import Session
+from engine.filters import Decide, Filter, FilterContext, Model, Share, Verdict
 from engine.images import ImageBank
 from engine.plan.stage import Tools
 from engine.plugin import ModelUse, Use
 from engine.records import Record
+from engine.stages._models import FilterModel
 
 SHARD_ROWS = 256  # a kill costs at most this many; never vary it, shards are found by number
 
@@ -30,11 +33,16 @@ def filter_context(
     images: Iterable[Artifact],
     benchmarks: Mapping[str, Artifact],
     tools: Tools,
-    open_model: Callable[[ModelUse], TextModel],
+    open_session: Callable[[ModelUse], Session],
 ) -> FilterContext:
     """Return what filters may touch; `images` are the artifacts that hold the records' images."""
+    bank = ImageBank(artifact.path for artifact in images)
+
+    def open_model(use: ModelUse) -> Model:
+        return FilterModel(open_session(use), bank, tools.seed)
+
     return FilterContext(
-        images=ImageBank(artifact.path for artifact in images),
+        images=bank,
         benchmarks=benchmarks,
         open_model=open_model,
         prompts=tools.prompts,
@@ -46,8 +54,8 @@ def filter_context(
 class OpenFilter:
     """A filter at its place in a recipe; it is opened when it first decides."""
 
-    def __init__(self, use: Use, place: int, context: FilterContext) -> None:
-        self.name = use.name
+    def __init__(self, use: Use, place: int, label: str, context: FilterContext) -> None:
+        self.label = label
         self._plug: Filter = plugin.load("filters", use.name)
         self._settings = plugin.settings_of("filters", use)
         self._context = context
@@ -91,23 +99,45 @@ class OpenFilter:
 
 def open_filters(uses: Sequence[Use], context: FilterContext) -> list[OpenFilter]:
     """Return the filters, in their order; one that is used twice is two filters."""
-    return [OpenFilter(use, place, context) for place, use in enumerate(uses)]
+    names = labels([use.name for use in uses])
+    return [OpenFilter(use, place, names[place], context) for place, use in enumerate(uses)]
+
+
+def labels(names: Sequence[str]) -> list[str]:
+    """Return what filters are called in ledgers and notes: the second of a name is `name/2`."""
+    seen = [names[: place + 1].count(name) for place, name in enumerate(names)]
+    return [
+        name if number == 1 else f"{name}/{number}"
+        for name, number in zip(names, seen, strict=True)
+    ]
 
 
 def apply(
     filters: Sequence[OpenFilter], shard: int, rows: Sequence[Record]
 ) -> Iterator[tuple[Record, Drop | None]]:
-    """Yield each row of a shard, in order, with the filter that drops it and why, or None."""
-    drops: list[Drop | None] = [None] * len(rows)
-    left: Sequence[int] = range(len(rows))
+    """Yield each row of a shard, in order, with the filter that drops it and why, or None.
+
+    What filters note about a row is in its `meta.extra`.
+    """
+    noted = list(rows)
+    drops: list[Drop | None] = [None] * len(noted)
+    left: Sequence[int] = range(len(noted))
     for opened in filters:
         if not left:
             break
-        for place, value in zip(left, opened.measured(shard, rows, left), strict=True):
-            verdict = opened.decide(rows[place], value)
-            drops[place] = None if verdict is None else (opened.name, verdict)
+        for place, value in zip(left, opened.measured(shard, noted, left), strict=True):
+            decision = opened.decide(noted[place], value)
+            if isinstance(decision, Verdict):
+                drops[place] = (opened.label, decision)
+            if decision is not None and decision.notes:
+                noted[place] = _with_notes(noted[place], opened.label, decision.notes)
         left = [place for place in left if drops[place] is None]
-    yield from zip(rows, drops, strict=True)
+    yield from zip(noted, drops, strict=True)
+
+
+def _with_notes(record: Record, label: str, notes: Mapping[str, Any]) -> Record:
+    extra = {**record.meta.extra, label: dict(notes)}
+    return replace(record, meta=replace(record.meta, extra=extra))
 
 
 def measure_share(

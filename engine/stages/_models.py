@@ -6,17 +6,31 @@ that answers nothing at all stops the stage before its journal is written, so a 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+import hashlib
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from itertools import chain
 from types import TracebackType
 
 from engine import plugin
 from engine.artifacts import Artifact
-from engine.backends import Completion, ModelFiles, Request, Sampling, Session
+from engine.backends import (
+    Choices,
+    Completion,
+    Flow,
+    Likelihoods,
+    ModelFiles,
+    Request,
+    Result,
+    Sampling,
+    Session,
+)
 from engine.diagnostics import StageError
-from engine.filters import Ask, TextModel
+from engine.filters import FLOOR, Question
+from engine.images import ImageBank
 from engine.plan.stage import Tools
 from engine.plugin import ModelUse
-from engine.records import user
+from engine.records import ImagePart, user
+from engine.stages._isolation import Isolated, suspicion_of
 
 MODEL_FOLDER = "model"
 SURELY_BROKEN = 16  # requests that fail in a row from the first on; fewer may be bad rows
@@ -33,30 +47,91 @@ def open_session(use: ModelUse, tools: Tools, model_artifact: Artifact | None = 
 def lazy_session(
     use: ModelUse, tools: Tools, model_artifact: Artifact | None = None
 ) -> LazySession:
-    """Return a session that loads its model at the first request; use it as a context manager."""
-    return LazySession(lambda: open_session(use, tools, model_artifact))
+    """Return a session that loads its model at the first request; use it as a context manager.
+
+    A request that crashes its engine is found and failed, by the processes that follow this one.
+    """
+    backend = plugin.load("backends", use.backend.name)
+    suspicion = suspicion_of(tools, _name_of(use))
+
+    def open_now() -> Session:
+        session = open_session(use, tools, model_artifact)
+        return Isolated(session, suspicion, is_continuous=backend.is_continuous)
+
+    return LazySession(open_now, lambda: backend.is_continuous and not suspicion.is_left)
+
+
+def _name_of(use: ModelUse) -> str:
+    """Return what tells the models of one node apart."""
+    return hashlib.sha256(repr(use).encode()).hexdigest()[:16]
 
 
 class LazySession:
     """A session that is opened when it is first asked, and closed at the end of its `with`."""
 
-    def __init__(self, open_now: Callable[[], Session]) -> None:
+    def __init__(
+        self, open_now: Callable[[], Session], is_continuous: Callable[[], bool] = lambda: False
+    ) -> None:
+        self._is_continuous = is_continuous
         self._open_now = open_now
         self._session: Session | None = None
         self._has_answered = False
+        self._failures: list[str] = []
+
+    @property
+    def is_continuous(self) -> bool:
+        """Tell whether it wants flows of many shards at once, for now."""
+        return self._is_continuous()
 
     def generate(self, requests: Sequence[Request], sampling: Sampling) -> list[Completion]:
         """Answer all requests, in their order. Raise StageError if the model answers none."""
+        done = self._opened().generate(requests, sampling)
+        self._note([one.error for one in done])
+        return done
+
+    def score(self, asked: Sequence[Choices]) -> list[Likelihoods]:
+        """Return how likely choices are, in order. Raise StageError if the model answers none."""
+        done = self._opened().score(asked)
+        self._note([one.error for one in done])
+        return done
+
+    def run(self, flows: Iterable[Flow[Result]]) -> Iterator[tuple[int, Result]]:
+        """Run flows side by side. Raise StageError if the model answers none of the first."""
+        waiting = iter(flows)
+        first = next(waiting, None)
+        if first is None:
+            return iter(())  # nothing to ask: the model is not loaded
+        return self._opened().run(map(self._watched, chain([first], waiting)))
+
+    def _watched(self, flow: Flow[Result]) -> Flow[Result]:
+        """Pass a flow on, and see whether its questions are answered."""
+        reply = None
+        while True:
+            try:
+                question = flow.send(reply)
+            except StopIteration as end:
+                result: Result = end.value
+                return result
+            reply = yield question
+            self._note([reply.error])
+
+    def _opened(self) -> Session:
         if self._session is None:
             self._session = self._open_now()
-        done = self._session.generate(requests, sampling)
-        self._has_answered |= any(completion.finish != "error" for completion in done)
-        if not self._has_answered and len(done) >= SURELY_BROKEN:
+        return self._session
+
+    def _note(self, errors: Sequence[str | None]) -> None:
+        """Count failures until the first answer. Raise StageError when they are too many."""
+        self._has_answered |= any(error is None for error in errors)
+        if self._has_answered:
+            return
+        self._failures += [error for error in errors if error is not None]
+        if len(self._failures) >= SURELY_BROKEN:
             raise StageError(
-                f"the first {len(done)} requests all failed; the first of them: {done[0].error}",
+                f"the first {len(self._failures)} requests all failed; the first of them: "
+                f"{self._failures[0]}",
                 hint="nothing was kept: mend the cause and run again",
             )
-        return done
 
     def close(self) -> None:
         """Give memory back."""
@@ -76,18 +151,57 @@ class LazySession:
         self.close()
 
 
-def text_model(session: Session, seed: int) -> TextModel:
-    """Return a session as filters see it: texts in, texts out."""
+class FilterModel:
+    """A session as filters see it: questions in, texts or log-probabilities out."""
 
-    def answer(texts: Sequence[str], ask: Ask) -> list[str | None]:
-        requests = [Request((user(text),), is_raw=ask.is_raw) for text in texts]
-        done = session.generate(requests, Sampling(ask.max_new_tokens, seed=seed))
-        return [None if d.finish == "error" else d.text for d in done]
+    def __init__(self, session: Session, bank: ImageBank, seed: int) -> None:
+        self._session = session
+        self._bank = bank
+        self._seed = seed
 
-    return answer
+    def write(
+        self,
+        questions: Sequence[Question],
+        max_new_tokens: int,
+        *,
+        temperature: float = 0.0,
+        draw: int = 0,
+    ) -> list[str | None]:
+        """Return what the model writes, None for a request that failed."""
+        sampling = Sampling(max_new_tokens, temperature, drawn(self._seed, draw))
+        done = self._session.generate([self._request(one) for one in questions], sampling)
+        return [None if one.finish == "error" else one.text for one in done]
+
+    def score(
+        self, questions: Sequence[Question], choices: Sequence[str]
+    ) -> list[tuple[float, ...] | None]:
+        """Return the log-probability of each choice, None for a request that failed."""
+        asked = [Choices(self._request(one), tuple(choices)) for one in questions]
+        return [
+            tuple(max(value, FLOOR) for value in one.log_probs) if one.error is None else None
+            for one in self._session.score(asked)
+        ]
+
+    def _request(self, question: Question) -> Request:
+        places = [ImagePart(number) for number in range(len(question.images))]
+        images = tuple(self._bank.encoded(digest) for digest in question.images)
+        return Request((user(*places, question.text),), images, is_raw=question.is_raw)
+
+
+def drawn(seed: int, draw: int) -> int:
+    """Return the seed of the n-th sample of the same question; the first has the seed itself."""
+    if draw == 0:
+        return seed
+    return int.from_bytes(hashlib.sha256(f"{seed}/{draw}".encode()).digest()[:7], "big")
 
 
 def _files(use: ModelUse, tools: Tools, artifact: Artifact | None) -> ModelFiles:
-    if artifact is not None:
-        return ModelFiles(str(artifact.file(MODEL_FOLDER)), None, use.trust_remote_code)
-    return ModelFiles(tools.locate_model(use.model), use.revision, use.trust_remote_code)
+    path = tools.locate_model(use.model) if artifact is None else str(artifact.file(MODEL_FOLDER))
+    adapter = use.adapter
+    return ModelFiles(
+        path,
+        use.revision if artifact is None else None,
+        use.trust_remote_code,
+        None if adapter is None else tools.locate_model(adapter.model),
+        None if adapter is None else adapter.revision,
+    )

@@ -41,7 +41,7 @@ def run(inputs: Inputs, params: Params, outputs: Outputs, tools: Tools) -> None:
         inputs.many("images").values(),
         inputs.many("benchmarks"),
         tools,
-        lambda use: _models.text_model(_models.lazy_session(use, tools), tools.seed),
+        lambda use: _models.lazy_session(use, tools),
     )
     filters = _filtering.open_filters(params.filters, context)
 

@@ -7,18 +7,19 @@ the same prompts through the same processor; every expected item has a row, a fa
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import islice
 from typing import Any
 
 from engine.artifacts import Inputs, Outputs
-from engine.backends import Completion, Request, Sampling, Session
+from engine.backends import Ask, Completion, Flow, Request, Sampling
 from engine.diagnostics import StageError
 from engine.images import ImageBank
 from engine.plan import journal
 from engine.plan.stage import Needs, Port, Stage, Tools
 from engine.plugin import ModelUse
+from engine.stages import _asking
 from engine.stages._benchmark_items import KEPT, Item, holdout_questions, items_of
 from engine.stages._models import lazy_session
 
@@ -52,9 +53,9 @@ class ScoresParams:
 
 @dataclass(frozen=True, slots=True)
 class Asked:
-    """The items that must be answered: a stream, for there may be more than memory holds."""
+    """The items that must be answered: streamed anew at each call, for there may be many."""
 
-    items: Iterable[Item]
+    items: Callable[[], Iterable[Item]]
     num_items: int
 
 
@@ -71,11 +72,7 @@ def expected_items(inputs: Inputs, params: AnswersParams, templates: Mapping[str
     rows, tasks = inputs["items"], inputs.get("tasks")
     num_items = rows.num_rows(params.row_set)
     if params.row_set == HOLDOUT:
-        captions = templates[params.caption_prompt]
-        questions = holdout_questions(rows, HOLDOUT, tasks, captions)
         num_items += tasks.num_rows(KEPT) if tasks else 0
-    else:
-        questions = rows.records(params.row_set)
     if params.max_items is not None:
         num_items = min(num_items, params.max_items)
     if num_items == 0:
@@ -85,14 +82,22 @@ def expected_items(inputs: Inputs, params: AnswersParams, templates: Mapping[str
             if params.row_set != HOLDOUT
             else "raise `benchmarks.holdout.share`, or use more pairs",
         )
-    items = items_of(questions, templates[params.prompt])
-    return Asked(islice(items, num_items), num_items)
+
+    def items() -> Iterator[Item]:
+        if params.row_set == HOLDOUT:
+            captions = templates[params.caption_prompt]
+            questions = holdout_questions(rows, HOLDOUT, tasks, captions)
+        else:
+            questions = rows.records(params.row_set)
+        return islice(items_of(questions, templates[params.prompt]), num_items)
+
+    return Asked(items, num_items)
 
 
 def write_answers(
     asked: Asked,
     bank: ImageBank,
-    session: Session,
+    session: _asking.Runner,
     params: AnswersParams,
     outputs: Outputs,
     tools: Tools,
@@ -100,14 +105,17 @@ def write_answers(
     """Put every item to the session. Raise StageError if one is missing or all requests fail."""
     sampling = Sampling(params.max_new_tokens, seed=tools.seed)
 
-    def ask(batch: Sequence[Item]) -> list[dict[str, Any]]:
-        completions = session.generate([_request(item, bank) for item in batch], sampling)
-        return [_answer(item, done) for item, done in zip(batch, completions, strict=True)]
+    def flow(item: Item) -> Flow[dict[str, Any]]:
+        done: Completion = yield Ask(_request(item, bank), sampling)
+        return _answer(item, done)
+
+    def batches() -> Iterator[list[Item]]:
+        return journal.cut(asked.items(), SHARD_ITEMS)
 
     outputs.count("errors", 0)
-    batches = journal.cut(asked.items, SHARD_ITEMS)
     gaps = _Gaps(params.benchmark, asked.num_items)
-    for shard, rows in tools.shards("answers", batches, ask, "questions", asked.num_items):
+    answered = _asking.ask(session, tools, "answers", batches, flow, "questions", asked.num_items)
+    for shard, rows in answered:
         for row in rows:
             outputs.rows("answers").write(row)
             if row["finish"] == "error":
@@ -192,7 +200,7 @@ ANSWERS = Stage(
         Port("model", required=False, reads=("model",)),
     ),
     params=AnswersParams,
-    needs=Needs(accelerator=True, sharded=True),
+    needs=Needs(accelerator=True, sharded=True, isolates=True),
     run=run_answers,
 )
 

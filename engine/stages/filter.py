@@ -13,7 +13,7 @@ from engine.plan.stage import Needs, Port, Stage, Tools
 from engine.plugin import Family, Use
 from engine.records import Record, to_json
 from engine.stages import _filtering
-from engine.stages._models import lazy_session, text_model
+from engine.stages._models import lazy_session
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -33,7 +33,7 @@ def run(inputs: Inputs, params: Params, outputs: Outputs, tools: Tools) -> None:
             [inputs["images"]],
             {},
             tools,
-            lambda use: text_model(stack.enter_context(lazy_session(use, tools)), tools.seed),
+            lambda use: stack.enter_context(lazy_session(use, tools)),
         )
         filters = _filtering.open_filters(params.filters, context)
 
@@ -63,6 +63,6 @@ STAGE = Stage(
     version=1,
     inputs=(Port("tasks", reads=("tasks",)), Port("images", reads=("images",))),
     params=Params,
-    needs=Needs(accelerator=True, sharded=True),
+    needs=Needs(accelerator=True, sharded=True, isolates=True),
     run=run,
 )

@@ -11,8 +11,9 @@ from __future__ import annotations
 import hashlib
 import math
 import random
+import re
 from collections import defaultdict
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 from engine import prompts
@@ -34,6 +35,9 @@ class Params:
     parts: PartsSpec
     order: str  # random or sequential
     answers: str  # combined, informative or precise
+    joining: str  # template or markers
+    tasks_per_pair: int | None  # the surest ones; None: all
+    paper_code_compat: bool  # pairs without a task lose their caption as well
     caption_prompt: str
     combine_prompt: str
 
@@ -46,6 +50,7 @@ class Exchange:
     question: str
     answer: str
     made_from: str  # id of the pair or task
+    joined_by: str | None = None  # how the two answers of a task became one
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,9 +66,9 @@ class Mixer:
         """Return a random stream that depends on one row alone."""
         return random.Random(f"{self.seed}/{purpose}/{row_id}/{copy}")
 
-    def num_copies(self, part: str, row_id: str) -> int:
+    def num_copies(self, part: str, row_id: str, factor: float = 1.0) -> int:
         """Return how often a row enters: 2.5 gives two or three, by a coin of its own."""
-        weight: float = getattr(self.params.parts, part)
+        weight: float = factor * getattr(self.params.parts, part)
         whole = math.floor(weight)
         return whole + int(self.draw(part, row_id).random() < weight - whole)
 
@@ -75,18 +80,35 @@ class Mixer:
 
     def task(self, task: Record, copy: int) -> Exchange:
         """Ask a task's instruction; the answer is one of the two, or both glued into one."""
-        return Exchange(SYNTHETIC, task.instruction, self._answer(task, copy), task.id)
-
-    def _answer(self, task: Record, copy: int) -> str:
         if self.params.answers != "combined":
-            return task.answer(self.params.answers)
-        return prompts.render(
+            return Exchange(SYNTHETIC, task.instruction, task.answer(self.params.answers), task.id)
+        answer, joined_by = self._joined(task, copy)
+        return Exchange(SYNTHETIC, task.instruction, answer, task.id, joined_by)
+
+    def _joined(self, task: Record, copy: int) -> tuple[str, str]:
+        informative, precise = task.answer("informative"), task.answer("precise")
+        if self.params.joining == "markers":
+            if _MARKER.search(_last_sentence(informative)):
+                return informative, "informative alone"
+            if _MARKER.search(precise):
+                return f"{informative} {precise}", "one after the other"
+        variant = self.draw("combine_prompt", task.id, copy).randrange(2**32)
+        answer = prompts.render(
             self.combine_template,
             instruction=task.instruction,
-            informative=task.answer("informative"),
-            precise=task.answer("precise"),
-            variant=self.draw("combine_prompt", task.id, copy).randrange(2**32),
+            informative=informative,
+            precise=precise,
+            variant=variant,
         )
+        return answer, f"{self.params.combine_prompt}, variant {variant}"
+
+
+# Words after which the paper's code takes an answer to be concluded (METHOD 2.1).
+_MARKER = re.compile(r"(?:could be|so|thus|therefore|final|answer|result) ", re.IGNORECASE)
+
+
+def _last_sentence(text: str) -> str:
+    return re.split(r"(?<=[.!?])\s+", text.strip())[-1]
 
 
 def run(inputs: Inputs, params: Params, outputs: Outputs, tools: Tools) -> None:
@@ -110,9 +132,9 @@ Chats = Iterator[tuple[str, Sequence[Exchange], Record]]  # row set, exchanges, 
 
 
 def _single_stage(inputs: Inputs, mixer: Mixer) -> Chats:
-    for pair, tasks in _pairs_with_tasks(inputs):
+    for pair, tasks in _pairs_with_tasks(inputs, mixer.params):
         num_captions = mixer.num_copies(CAPTIONS, pair.id)
-        repeats = {task.id: mixer.num_copies(SYNTHETIC, task.id) for task in tasks}
+        repeats = {task.id: mixer.num_copies(SYNTHETIC, task.id, weight_of(task)) for task in tasks}
         for copy in range(max([num_captions, *repeats.values()])):
             exchanges = [mixer.task(task, copy) for task in tasks if copy < repeats[task.id]]
             if copy < num_captions:
@@ -122,19 +144,36 @@ def _single_stage(inputs: Inputs, mixer: Mixer) -> Chats:
 
 
 def _two_stage(inputs: Inputs, mixer: Mixer) -> Chats:
-    for pair, tasks in _pairs_with_tasks(inputs):
+    for pair, tasks in _pairs_with_tasks(inputs, mixer.params):
         for copy in range(mixer.num_copies(CAPTIONS, pair.id)):
             yield "captions", [mixer.caption(pair, copy)], pair
         for task in tasks:
-            for copy in range(mixer.num_copies(SYNTHETIC, task.id)):
+            for copy in range(mixer.num_copies(SYNTHETIC, task.id, weight_of(task))):
                 yield "instructions", [mixer.task(task, copy)], pair
 
 
-def _pairs_with_tasks(inputs: Inputs) -> Iterator[tuple[Record, Sequence[Record]]]:
-    tasks: Mapping[str, list[Record]] = _tasks_by_pair(inputs)
+def weight_of(task: Record) -> float:
+    """Return how much of a task enters, by what filters noted of it."""
+    notes = (note for note in task.meta.extra.values() if isinstance(note, Mapping))
+    return math.prod(float(note.get("weight", 1.0)) for note in notes)
+
+
+def sureness(task: Record) -> float:
+    """Return how sure judges were of a task: the mean of their scores, 0 without any."""
+    notes = (note for note in task.meta.extra.values() if isinstance(note, Mapping))
+    scores = [float(note["score"]) for note in notes if "label" in note and "score" in note]
+    return sum(scores) / len(scores) if scores else 0.0
+
+
+def _pairs_with_tasks(inputs: Inputs, params: Params) -> Iterator[tuple[Record, Sequence[Record]]]:
+    tasks = {pair: _surest(found, params) for pair, found in _tasks_by_pair(inputs).items()}
+    without_task = inputs.get("unparsed")
+    lost_pairs = {row["pair"] for row in without_task.rows("unparsed")} if without_task else set()
     curated = inputs.get("pairs")
     seen: set[str] = set()
     for pair in curated.records("pairs") if curated is not None else ():
+        if pair.id in lost_pairs:
+            continue
         # Two equal pairs have one id; the task belongs to the first, or it would count twice.
         yield pair, tasks.get(pair.id, ()) if pair.id not in seen else ()
         seen.add(pair.id)
@@ -143,22 +182,38 @@ def _pairs_with_tasks(inputs: Inputs) -> Iterator[tuple[Record, Sequence[Record]
         raise StageError(f"{len(lost)} tasks belong to pairs that are not in the mix")
 
 
+def _surest(tasks: Sequence[Record], params: Params) -> list[Record]:
+    """Return the tasks of a pair that enter, in their order."""
+    if params.tasks_per_pair is None:
+        return list(tasks)
+    places = sorted(range(len(tasks)), key=lambda place: (-sureness(tasks[place]), place))
+    return [tasks[place] for place in sorted(places[: params.tasks_per_pair])]
+
+
 def _tasks_by_pair(inputs: Inputs) -> dict[str, list[Record]]:
-    kept = inputs.get("tasks")
     tasks: dict[str, list[Record]] = defaultdict(list)
-    for task in kept.records("kept") if kept is not None else ():
+    for task in _kept(inputs):
         if task.id not in {other.id for other in tasks[task.meta.lineage[0]]}:
             tasks[task.meta.lineage[0]].append(task)
     return dict(tasks)
 
 
-def _chat(pair: Record, exchanges: Iterable[Exchange]) -> Record:
+def _kept(inputs: Inputs) -> Iterator[Record]:
+    """Yield the tasks that were kept, then those that were kept once they had been mended."""
+    for port in ("tasks", "repaired"):
+        found = inputs.get(port)
+        yield from found.records("kept") if found is not None else ()
+
+
+def _chat(pair: Record, exchanges: Sequence[Exchange]) -> Record:
     turns: list[Turn] = []
     for exchange in exchanges:
         image = () if turns else (ImagePart(0),)
         turns += [user(*image, exchange.question), assistant(exchange.answer)]
     lineage = tuple(dict.fromkeys((pair.id, *(exchange.made_from for exchange in exchanges))))
-    meta = Meta(Kind.CHAT, pair.meta.source_id, pair.meta.licence, lineage)
+    joined = {one.made_from: one.joined_by for one in exchanges if one.joined_by is not None}
+    extra = {"joined": joined} if joined else {}
+    meta = Meta(Kind.CHAT, pair.meta.source_id, pair.meta.licence, lineage, extra)
     return make_record(pair.images, turns, meta)
 
 
@@ -207,10 +262,12 @@ def _shuffled(rows: Sequence[Record], seed: int) -> list[Record]:
 
 STAGE = Stage(
     name="mix",
-    version=1,
+    version=2,
     inputs=(
         Port("pairs", required=False, reads=("pairs",)),
         Port("tasks", required=False, reads=("kept",)),
+        Port("repaired", required=False, reads=("kept",)),
+        Port("unparsed", required=False, reads=("unparsed",)),
         Port("replay", required=False, reads=("rows",)),
     ),
     params=Params,

@@ -49,7 +49,7 @@ def nodes_by_arm(
 
 STAGE = Stage(
     name="report",
-    version=4,
+    version=5,
     inputs=(Port("artifacts", many=True),),
     params=Params,
     needs=Needs(),

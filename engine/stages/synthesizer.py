@@ -6,7 +6,7 @@ A share of the rows shows a blank image, so that the caption is read as well (ME
 from __future__ import annotations
 
 import random
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, replace
 
 from engine import images
@@ -14,7 +14,8 @@ from engine.artifacts import Inputs, Outputs
 from engine.images import ImageBank
 from engine.plan.stage import Needs, Port, Stage, Tools
 from engine.recipe.model import TrainSpec
-from engine.records import Kind, Record, RecordError
+from engine.records import Record, RecordError
+from engine.stages import seeds
 
 BLANK = "blank/"
 
@@ -33,34 +34,38 @@ class Params:
 
 
 def run(inputs: Inputs, params: Params, outputs: Outputs, tools: Tools) -> None:
-    """Write `model/` and `losses`."""
+    """Write `model/` and `losses`; those of held-out rows are `held_out_loss`."""
     from engine.training.fit import fit
     from engine.training.job import Job
 
-    bank = ImageBank([inputs["seed_tasks"].path])
+    bank = ImageBank(artifact.path for artifact in inputs.many("images").values())
+    converted = inputs.get("model")
     job = Job(
         name=params.model,
-        model=tools.locate_model(params.model),
-        revision=params.revision,
+        model=str(converted.file("model")) if converted else tools.locate_model(params.model),
+        revision=None if converted else params.revision,
         trust_remote_code=params.trust_remote_code,
         starts_random=False,
         parts=params.train,
         lora=None,
         training=params.training,
     )
-    fit(chats(inputs, params, outputs, tools), WithBlanks(bank), job, outputs, tools)
+    rows, held_out = (
+        chats(inputs["seed_tasks"].records(name), params, outputs, tools)
+        for name in (seeds.ROWS, seeds.HELD_OUT)
+    )
+    fit(rows, WithBlanks(bank), job, outputs, tools, held_out)
 
 
-def chats(inputs: Inputs, params: Params, outputs: Outputs, tools: Tools) -> Iterator[Record]:
-    """Yield the training chats of the seed tasks; rows of another layout go to the ledger."""
+def chats(
+    records: Iterable[Record], params: Params, outputs: Outputs, tools: Tools
+) -> Iterator[Record]:
+    """Yield the chats of seed tasks; rows of another layout go to the ledger."""
     from engine.training import dialogue
 
     template = tools.prompts[params.prompt]
-    for seed in inputs["seed_tasks"].records("rows"):
+    for seed in records:
         draw = random.Random(f"{tools.seed}/{seed.id}")
-        if seed.meta.kind is not Kind.SEED:
-            outputs.quarantine(seed.meta.source_id, "not a seed task", seed.meta.kind.value)
-            continue
         is_blank = draw.random() < params.blank_ratio
         try:
             chat = dialogue.seed_chat(seed, template, draw)
@@ -91,8 +96,12 @@ class WithBlanks:
 
 STAGE = Stage(
     name="synthesizer",
-    version=2,
-    inputs=(Port("seed_tasks", reads=("rows", "images")),),
+    version=3,
+    inputs=(
+        Port("seed_tasks", reads=(seeds.ROWS, seeds.HELD_OUT)),
+        Port("images", reads=("images",)),
+        Port("model", required=False, reads=("model",)),
+    ),
     params=Params,
     needs=Needs(accelerator=True, all_threads=True),
     run=run,

@@ -22,6 +22,7 @@ from engine.stages import filter as filter_stage
 from tests.filters.building import artifact, published
 from tests.sources.building import picture
 from tests.stages.talking import (
+    Answering,
     a_question,
     a_task,
     dialogue_turns,
@@ -40,7 +41,7 @@ class NoParams:
     """The fake backend has no settings."""
 
 
-class Fake:
+class Fake(Answering):
     """Answers by a digest of what it is asked, and notes every question in a file."""
 
     notes: Path | None = None  # where questions are noted; None: it answers at once
@@ -168,7 +169,11 @@ CASES = {
             "prompt": "synthesize@1",
             "max_new_tokens": 8,
             "temperature": 0.7,
+            "top_p": 1.0,
             "answer_temperature": 0.0,
+            "num_tasks": 1,
+            "num_samples": 1,
+            "task_types": {},
             "row_set": "pairs",
         },
         _pair_inputs,
@@ -216,4 +221,4 @@ def set_up(shard: int) -> None:
 
 def prompts() -> dict[str, str]:
     """Return the templates that the cases use."""
-    return prompt_texts() | {"consistency@1": "{{ instruction }}"}
+    return prompt_texts() | {"consistency@2": "{{ instruction }}"}

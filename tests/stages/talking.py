@@ -3,19 +3,24 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Mapping, Sequence
+import math
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from engine import package_data
 from engine.artifacts import Artifact, Manifest, Outputs
-from engine.backends import Completion, Request, Sampling
+from engine.backends import Choices, Completion, Flow, Likelihoods, Request, Result, Sampling
+from engine.backends import _lockstep as lockstep
 from engine.images import ImageBank, ImageWriter
 from engine.records import ImagePart, Kind, Meta, Record, Turn, assistant, make_record, pair, user
 from tests.sources.building import picture
 
-PROMPT_NAMES = ("synthesize", "caption", "combine", "bare", "brief", "choice")
+PROMPT_NAMES = (
+    *("synthesize", "write_tasks", "caption", "combine"),
+    *("bare", "brief", "choice"),
+)
 
 
 def prompt_texts() -> dict[str, str]:
@@ -23,8 +28,24 @@ def prompt_texts() -> dict[str, str]:
     return {f"{n}@1": (folder / n / "v1.j2").read_text(encoding="utf-8") for n in PROMPT_NAMES}
 
 
+class Answering:
+    """Scores and runs flows by what `generate` answers."""
+
+    is_continuous = False
+
+    def generate(self, requests: Sequence[Request], sampling: Sampling) -> list[Completion]:
+        raise NotImplementedError
+
+    def score(self, asked: Sequence[Choices]) -> list[Likelihoods]:
+        done = self.generate([one.request for one in asked], Sampling(1))
+        return [_likelihoods(one, says) for one, says in zip(asked, done, strict=True)]
+
+    def run(self, flows: Iterable[Flow[Result]]) -> Iterator[tuple[int, Result]]:
+        return lockstep.run(self, flows)
+
+
 @dataclass
-class FakeSession:
+class FakeSession(Answering):
     """Answers each request by `rule`; remembers the requests."""
 
     rule: Callable[[Request], Completion]
@@ -37,6 +58,14 @@ class FakeSession:
 
     def close(self) -> None:
         self.is_closed = True
+
+
+def _likelihoods(asked: Choices, done: Completion) -> Likelihoods:
+    """Return which choice an answer is: nearly certain; another answer makes none likely."""
+    if done.finish == "error":
+        return Likelihoods((), error=done.error)
+    likely = [0.9 if one.strip() == done.text.strip() else 0.01 for one in asked.choices]
+    return Likelihoods(tuple(math.log(value) for value in likely))
 
 
 def said(*turns: Turn | str, finish: str = "stop", error: str | None = None) -> Completion:

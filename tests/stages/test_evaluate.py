@@ -44,7 +44,7 @@ def params(**changes: Any) -> AnswersParams:
 def items(folder: Path, questions: Sequence[Any], **changes: Any) -> list[Item]:
     artifact = rows_artifact(folder / "items", rows=questions)
     asked = expected_items(Inputs({"items": {"i": artifact}}), params(**changes), prompt_texts())
-    return list(asked.items)
+    return list(asked.items())
 
 
 def answered(folder: Path, session: FakeSession, asked: Sequence[Item], bank: Any) -> Artifact:
@@ -52,7 +52,9 @@ def answered(folder: Path, session: FakeSession, asked: Sequence[Item], bank: An
     outputs.path.mkdir()
     try:
         tools = Bench(folder).tools("s")
-        write_answers(Asked(asked, len(asked)), bank, session, params(), outputs, tools)
+        write_answers(
+            Asked(lambda: iter(asked), len(asked)), bank, session, params(), outputs, tools
+        )
     finally:
         outputs.counts()
     return published(outputs)
@@ -125,7 +127,7 @@ def test_the_holdout_asks_for_captions_and_tasks(tmp_path: Path) -> None:
     ports = Inputs({"items": {"i": held_out}, "tasks": {"t": kept}})
 
     asked = expected_items(ports, params(row_set="holdout"), prompt_texts())
-    found = list(asked.items)
+    found = list(asked.items())
 
     assert [(i.answer_type, i.turn.text, i.question.references) for i in found] == [
         ("caption", "Describe the image.", ("Caption 1.",)),

@@ -12,7 +12,7 @@ from engine.plugin import Use
 from engine.records import from_json
 from engine.stages import _filtering
 from engine.stages import filter as filter_stage
-from engine.stages._models import SURELY_BROKEN, LazySession, text_model
+from engine.stages._models import SURELY_BROKEN, LazySession
 from tests.stages.running import Bench
 from tests.stages.talking import FakeSession, a_pair, a_task, rows_artifact, said
 
@@ -58,7 +58,7 @@ def yes(request: Request) -> Completion:
 def judging(session: FakeSession | LazySession, tools: Tools) -> list[_filtering.OpenFilter]:
     """Return the consistency filter, its judge being a session."""
     judge = {"model": "judge"}
-    context = _filtering.filter_context([], {}, tools, lambda use: text_model(session, tools.seed))
+    context = _filtering.filter_context([], {}, tools, lambda use: session)
     return _filtering.open_filters([Use("consistency", 1, {"judge": judge})], context)
 
 
@@ -130,7 +130,7 @@ def test_a_model_is_loaded_at_the_first_request_and_closed_once(tmp_path: Path) 
 
 
 def judge_bench(folder: Path) -> Bench:
-    return Bench(folder, prompts={"consistency@1": "{{ instruction }}"})
+    return Bench(folder, prompts={"consistency@2": "{{ instruction }}"})
 
 
 def _must_not(request: Request) -> Completion:

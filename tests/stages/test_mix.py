@@ -1,17 +1,35 @@
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import hypothesis
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
+from engine import package_data, prompts
 from engine.artifacts import Artifact
 from engine.diagnostics import StageError
 from engine.records import ImagePart, Kind, Meta, Record, assistant, make_record, user
 from engine.stages import mix
 from tests.stages.running import Bench
 from tests.stages.talking import a_pair, a_question, a_task, prompt_texts, rows_artifact
+
+PARAMS: dict[str, Any] = {
+    "pipeline": "single_stage",
+    "parts": {"synthetic": 1.0, "captions": 1.0, "replay": 1.0},
+    "order": "sequential",
+    "answers": "combined",
+    "joining": "template",
+    "tasks_per_pair": None,
+    "paper_code_compat": False,
+    "caption_prompt": "caption@1",
+    "combine_prompt": "combine@1",
+}
 
 
 def mixed(
@@ -24,14 +42,7 @@ def mixed(
     parts: dict[str, float] | None = None,
     **changes: Any,
 ) -> Artifact:
-    params = {
-        "pipeline": "single_stage",
-        "parts": {"synthetic": 1.0, "captions": 1.0, "replay": 1.0} | (parts or {}),
-        "order": "sequential",
-        "answers": "combined",
-        "caption_prompt": "caption@1",
-        "combine_prompt": "combine@1",
-    }
+    params = PARAMS | {"parts": PARAMS["parts"] | (parts or {})}
     bench = Bench(folder / f"run-{len(list(folder.iterdir()))}", seed, prompts=prompt_texts())
     inputs = {}
     if pairs:
@@ -192,3 +203,121 @@ def test_two_equal_pairs_share_their_task_but_count_it_once(tmp_path: Path) -> N
 def test_an_empty_mix_is_refused(tmp_path: Path, changes: dict[str, Any], row_set: str) -> None:
     with pytest.raises(StageError, match=f"no rows in `{row_set}`: nothing to train on"):
         mixed(tmp_path, PAIRS, **changes)
+
+
+def joined(folder: Path, informative: str, precise: str, **changes: Any) -> str:
+    turns = (
+        PAIRS[0].turns[0],
+        assistant(informative, style="informative"),
+        assistant(precise, style="precise"),
+    )
+    task = make_record(PAIRS[0].images, turns, TASKS[0].meta)
+    (row,) = mixed(folder, PAIRS[:1], [task], parts={"captions": 0.0}, **changes).records("train")
+    return answers(row)[0]
+
+
+@pytest.mark.parametrize(
+    ("informative", "precise", "expected"),
+    [
+        ("It has corners. Therefore it is a square.", "A square", "informative alone"),
+        ("Therefore it has corners. It is a square.", "So a square.", "one after the other"),
+        ("It has corners.", "A square", "template"),
+    ],
+)
+def test_answers_may_be_joined_as_the_papers_code_does(
+    tmp_path: Path, informative: str, precise: str, expected: str
+) -> None:
+    text = joined(tmp_path, informative, precise, joining="markers")
+
+    texts = {"informative alone": informative, "one after the other": f"{informative} {precise}"}
+    if expected in texts:
+        assert text == texts[expected]
+    else:
+        assert text.startswith(informative)
+        assert text not in texts.values()
+
+
+COMBINE = (package_data.folder("prompt_templates") / "combine/v2.j2").read_text("utf-8")
+
+
+@given(
+    st.text("abc .!?,", min_size=3, max_size=60),
+    st.text("abc .", min_size=1, max_size=20),
+    st.integers(0, 2**32),
+)
+def test_a_joined_answer_goes_forward_and_never_asks(
+    informative: str, precise: str, variant: int
+) -> None:
+    hypothesis.assume(informative.strip(" .!?,") and precise.strip(" ."))
+    text = prompts.render(
+        COMBINE, instruction="What?", informative=informative, precise=precise, variant=variant
+    )
+    reasoning, conclusion = informative.strip(), precise.strip().rstrip(". ")
+
+    assert text.startswith(reasoning)
+    assert text[len(reasoning) :].rstrip(". ").endswith(conclusion) or text.rstrip(".") == (
+        reasoning.rstrip(".")
+    )
+    assert "What?" not in text
+
+
+def test_both_versions_of_the_template_have_many_wordings() -> None:
+    def wordings(precise: str) -> set[str]:
+        return {
+            prompts.render(
+                COMBINE, instruction="Q", informative="It is.", precise=precise, variant=number
+            )
+            for number in range(200)
+        }
+
+    assert len(wordings("a cat")) >= 24
+    assert len(wordings("a cat that sits on the mat today")) >= 12
+
+
+def test_a_chat_tells_how_the_answers_of_its_task_were_joined(tmp_path: Path) -> None:
+    first, second = list(mixed(tmp_path, PAIRS[:2], TASKS[:1]).records("train"))
+
+    (how,) = first.meta.extra["joined"].values()
+    assert list(first.meta.extra["joined"]) == [TASKS[0].id]
+    assert re.fullmatch(r"combine@1, variant \d+", how)
+    assert "joined" not in second.meta.extra
+
+
+def noted(task: Record, **notes: Any) -> Record:
+    return replace(task, meta=replace(task.meta, extra=notes))
+
+
+def test_the_surest_tasks_of_a_pair_enter_in_their_order(tmp_path: Path) -> None:
+    (pair,) = PAIRS[:1]
+    scores = (0.6, 0.9, 0.7, 0.9)
+    tasks = [
+        noted(a_task(pair, n), consistency={"label": "yes", "score": score})
+        for n, score in enumerate(scores)
+    ]
+    (row,) = mixed(tmp_path, [pair], tasks, parts={"captions": 0.0}, tasks_per_pair=2).records(
+        "train"
+    )
+
+    assert questions(row) == ["Question 1?", "Question 3?"]
+
+
+def test_tasks_that_weigh_less_enter_more_seldom(tmp_path: Path) -> None:
+    light = [noted(task, needs_image={"guess": "x", "weight": 0.25}) for task in TASKS]
+    found = mixed(tmp_path, PAIRS, light)
+
+    assert 1 <= found.manifest.counts["part: synthetic"] <= 11  # of 20; about 5
+
+
+def test_a_pair_without_a_task_keeps_its_caption_unless_the_papers_code_is_followed(
+    tmp_path: Path,
+) -> None:
+    unparsed = [{"pair": PAIRS[1].id, "source_id": "p1"}]
+    bench = Bench(tmp_path, prompts=prompt_texts())
+    inputs = {
+        "pairs": {"p": rows_artifact(tmp_path / "pairs", pairs=PAIRS[:3])},
+        "tasks": {"t": rows_artifact(tmp_path / "tasks", kept=TASKS[:1])},
+        "unparsed": {"u": rows_artifact(tmp_path / "unparsed", unparsed=unparsed)},
+    }
+    rows = list(bench.run(mix.STAGE, PARAMS | {"paper_code_compat": True}, inputs).records("train"))
+
+    assert [row.meta.lineage[0] for row in rows] == [PAIRS[0].id, PAIRS[2].id]

@@ -14,7 +14,7 @@ def test_the_stage_writes_a_summary_and_a_page(tmp_path: Path):
 
     assert arm["funnel"] == {"pairs": 4, "generated": 4, "parsed": 4, "kept": 1, "trained": 4}
     assert [row["answer_type"] for row in arm["scores"]] == [None, "yes_no", "count"]
-    assert summary["quarantined"] == 1
+    assert summary["quarantined"] == 2
     assert (outputs.path / "report.html").read_text("utf-8").startswith("<!doctype html>")
 
 
