@@ -17,7 +17,7 @@ from engine.plugin import Use
 from engine.stages import STAGES
 
 POCKET = "pocket/"
-_CODE_FREE = (".json", ".jinja", ".safetensors", ".txt", ".model")
+_CODE_FREE = (".json", ".jinja", ".safetensors", ".txt", ".model", ".bin")
 
 
 def stage(name: str) -> Stage:

@@ -141,6 +141,13 @@ class StageError(AdaptError):
         self.is_transient = is_transient
 
 
+class EngineDiedError(StageError):
+    """The engine that runs a model broke down under the requests it had in hand.
+
+    The process is started anew, and finds out which of them it was.
+    """
+
+
 def nearest(name: str, choices: Iterable[str]) -> str | None:
     """Return the choice spelt most like `name`, or None when nothing is close."""
     import difflib

@@ -6,24 +6,34 @@ other into one plan; nodes with equal keys are the same node, so finished stages
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import replace
 from typing import Any
 
 from engine import plugin
 from engine.plan.builder import ArmBuilder, Inputs, Pins, PlanBuilder
 from engine.plan.stage import Plan
-from engine.plugin import ModelUse
-from engine.recipe.model import BaseSpec, BenchmarkSpec, Experiment, Recipe, TrainSpec
+from engine.plugin import ModelUse, Use
+from engine.recipe.model import (
+    BaseSpec,
+    BenchmarkSpec,
+    Experiment,
+    GeneratorSpec,
+    Recipe,
+    TrainSpec,
+)
 from engine.stages import (
     STAGES,
     collect,
+    convert,
     curate,
     evaluate,
     filter,  # noqa: A004  # a stage is named after what it does
     generate,
     mix,
+    repair,
     report,
+    seeds,
     synthesizer,
     train,
 )
@@ -53,14 +63,15 @@ def _compile_arm(recipe: Recipe, arm: str, builder: PlanBuilder) -> dict[str, st
         for name, spec in recipe.benchmark_specs.items()
     }
     pairs, images = _add_pairs(recipe, bench, add)
-    tasks = _add_tasks(recipe, pairs, images, add)
+    tasks = _add_tasks(recipe, pairs, images, bench, add)
+    tasks |= _add_repaired(recipe, images, tasks, bench, add)
     rows, row_images = _add_mix(recipe, pairs, images, tasks, add)
     initial = _add_initial(recipe, add)
     adapted = _add_training(recipe, rows, row_images, initial, add)
     for name in dict.fromkeys((*recipe.benchmarks.domain, *recipe.benchmarks.general)):
         if name == HOLDOUT:
-            held_out = _add_tasks(recipe, pairs, images, add, row_set=HOLDOUT)
-            _add_holdout_scores(recipe, pairs, images, held_out, initial, adapted, add)
+            held_out = _add_tasks(recipe, pairs, images, bench, add, row_set=HOLDOUT)
+            _add_holdout_scores(recipe, pairs, images, held_out.get("tasks"), initial, adapted, add)
         else:
             _add_scores(recipe, recipe.benchmark_specs[name], bench[name], initial, adapted, add)
     return add.ids
@@ -79,11 +90,10 @@ def _add_pairs(
         holdout_share=recipe.benchmarks.holdout.share if has_holdout else 0.0,
         holdout_max_items=recipe.benchmarks.holdout.max_items if has_holdout else 0,
     )
-    decontaminates = any(use.name == "decontaminate" for use in recipe.filters.pairs)
     inputs = {
         "pairs": {"pairs": collected},
         "images": {"images": collected},
-        "benchmarks": dict(bench) if decontaminates else {},
+        "benchmarks": _compared(recipe.filters.pairs, bench),
     }
     return add("curate", params, inputs, "filters", "pairs"), collected
 
@@ -92,66 +102,126 @@ def _add_tasks(
     recipe: Recipe,
     pairs: str | None,
     images: str | None,
+    bench: Mapping[str, str],
     add: ArmBuilder,
     row_set: str = "pairs",
-) -> str | None:
-    """Tune the synthesizer if asked, generate tasks and filter them."""
+) -> dict[str, str]:
+    """Tune the synthesizer if asked, generate tasks and filter them; empty without tasks."""
     if recipe.generator is None or pairs is None or images is None:
-        return None
+        return {}
     if row_set == "pairs" and recipe.mix.parts.synthetic == 0:
-        return None
+        return {}
     suffix = "" if row_set == "pairs" else f"/{row_set}"
     params = generate.Params(
         generator=recipe.generator.use(),
         prompt=recipe.generator.prompt,
         max_new_tokens=recipe.generator.max_new_tokens,
         temperature=recipe.generator.temperature,
+        top_p=recipe.generator.top_p,
         answer_temperature=recipe.generator.answer_temperature,
+        num_tasks=recipe.generator.num_tasks,
+        num_samples=recipe.generator.num_samples,
+        task_types=recipe.generator.task_types,
         row_set=row_set,
     )
     inputs = {"pairs": {"pairs": pairs}, "images": {"images": images}}
-    tuned = _add_synthesizer(recipe, add)
-    if tuned is not None:
-        inputs["model"] = {"model": tuned}
+    writer = _add_synthesizer(recipe, recipe.generator, bench, add)
+    if writer is not None:
+        inputs["model"] = {"model": writer}
     generated = add(f"generate{suffix}", params, inputs, "generator")
-    return add(
-        f"filter{suffix}",
-        filter.Params(filters=recipe.filters.tasks),
-        {"tasks": {"tasks": generated}, "images": {"images": images}},
-        "filters",
-        "tasks",
-    )
+    return {"tasks": _add_filter(recipe, f"filter{suffix}", generated, images, add)}
 
 
-def _add_synthesizer(recipe: Recipe, add: ArmBuilder) -> str | None:
+def _add_filter(recipe: Recipe, node: str, tasks: str, images: str, add: ArmBuilder) -> str:
+    inputs = {"tasks": {"tasks": tasks}, "images": {"images": images}}
+    return add(node, filter.Params(filters=recipe.filters.tasks), inputs, "filters", "tasks")
+
+
+def _add_repaired(
+    recipe: Recipe,
+    images: str | None,
+    tasks: Mapping[str, str],
+    bench: Mapping[str, str],
+    add: ArmBuilder,
+) -> dict[str, str]:
+    """Have the answers that a judge turned down written again, and filter them again."""
     generator = recipe.generator
-    if generator is None or generator.tune is None:
-        return None
-    seeds = add(
-        "collect/seed_tasks",
-        collect.Params(source=generator.tune.seed_tasks),
-        {},
-        "generator",
-        "tune",
-        "seed_tasks",
+    if generator is None or generator.repair_prompt is None or images is None or not tasks:
+        return {}
+    params = repair.Params(
+        generator=generator.use(),
+        prompt=generator.repair_prompt,
+        max_new_tokens=generator.max_new_tokens,
     )
+    inputs = {"tasks": {"tasks": tasks["tasks"]}, "images": {"images": images}}
+    writer = _add_synthesizer(recipe, generator, bench, add)
+    if writer is not None:
+        inputs["model"] = {"model": writer}
+    mended = add("repair", params, inputs, "generator", "repair_prompt")
+    return {"repaired": _add_filter(recipe, "filter/repaired", mended, images, add)}
+
+
+def _add_synthesizer(
+    recipe: Recipe, generator: GeneratorSpec, bench: Mapping[str, str], add: ArmBuilder
+) -> str | None:
+    """Convert and tune the synthesizer, as far as is asked for; None where it is used as it is."""
+    ready = _add_converted("generator", generator, add)
+    tune = generator.tune
+    if tune is None:
+        return ready
+    place = ("generator", "tune")
+    source = collect.Params(source=tune.seed_tasks)
+    collected = add("collect/seed_tasks", source, {}, *place, "seed_tasks")
+    names = {name for spec in recipe.benchmark_specs.values() for name in spec.seed_tasks}
+    selection = seeds.Params(
+        exclude_tasks=tuple(sorted(names.union(tune.exclude_tasks))),
+        filters=tune.filters,
+        held_out_share=tune.held_out_share,
+    )
+    read = {
+        "seed_tasks": {"seed_tasks": collected},
+        "images": {"images": collected},
+        "benchmarks": _compared(tune.filters, bench),
+    }
+    selected = add("seeds", selection, read, *place)
     params = synthesizer.Params(
         model=generator.model,
         revision=generator.revision,
         trust_remote_code=generator.trust_remote_code,
         prompt=generator.prompt,
-        blank_ratio=generator.tune.blank_ratio,
-        train=generator.tune.train,
-        training=generator.tune.training,
+        blank_ratio=tune.blank_ratio,
+        train=tune.train,
+        training=tune.training,
     )
-    return add("synthesizer", params, {"seed_tasks": {"seed_tasks": seeds}}, "generator", "tune")
+    inputs = {"seed_tasks": {"seed_tasks": selected}, "images": {"images": collected}}
+    if ready is not None:
+        inputs["model"] = {"model": ready}
+    return add("synthesizer", params, inputs, *place)
+
+
+def _compared(filters: Iterable[Use], bench: Mapping[str, str]) -> dict[str, str]:
+    """Return the benchmarks that filters compare rows with: all or none."""
+    return dict(bench) if any(use.name == "decontaminate" for use in filters) else {}
+
+
+def _add_converted(section: str, spec: BaseSpec | GeneratorSpec, add: ArmBuilder) -> str | None:
+    """Write a checkpoint of another layout anew; None where it can be loaded as it is."""
+    if spec.vision_tower is None:
+        return None
+    params = convert.Params(
+        model=spec.model,
+        revision=spec.revision,
+        layout=spec.layout,
+        vision_tower=spec.vision_tower,
+    )
+    return add(f"convert/{section}", params, {}, section)
 
 
 def _add_mix(
     recipe: Recipe,
     pairs: str | None,
     images: str | None,
-    tasks: str | None,
+    tasks: Mapping[str, str],
     add: ArmBuilder,
 ) -> tuple[str, dict[str, str]]:
     """Join the parts into training rows; return them and the artifacts that hold their images."""
@@ -159,8 +229,9 @@ def _add_mix(
     banks: dict[str, str] = {}
     if pairs is not None and images is not None:
         inputs["pairs"], banks["pairs"] = {"pairs": pairs}, images
-    if tasks is not None:
-        inputs["tasks"] = {"tasks": tasks}
+    inputs |= {port: {port: node} for port, node in tasks.items()}
+    if tasks and recipe.mix.paper_code_compat:
+        inputs["unparsed"] = {"unparsed": add.ids["generate"]}
     if recipe.mix.replay is not None:
         replay = collect.Params(source=recipe.mix.replay)
         node = add("collect/replay", replay, {}, "mix", "replay")
@@ -170,6 +241,9 @@ def _add_mix(
         parts=recipe.mix.parts,
         order=recipe.mix.order,
         answers=recipe.mix.answers,
+        joining=recipe.mix.joining,
+        tasks_per_pair=recipe.mix.tasks_per_pair,
+        paper_code_compat=recipe.mix.paper_code_compat,
         caption_prompt=recipe.mix.caption_prompt,
         combine_prompt=recipe.mix.combine_prompt,
     )
@@ -177,9 +251,9 @@ def _add_mix(
 
 
 def _add_initial(recipe: Recipe, add: ArmBuilder) -> str | None:
-    """Write out a base that starts from random weights, so that it can be scored as well."""
+    """Write out a base that cannot be loaded as it is, so that it can be scored as well."""
     if recipe.base.weights != "random":
-        return None
+        return _add_converted("base", recipe.base, add)
     spec = replace(recipe.training, max_steps=0)
     return add("train/initial", _train_params(recipe.base, spec, "train"), {}, "base")
 

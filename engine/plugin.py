@@ -61,12 +61,21 @@ class Use:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class AdapterUse:
+    """A LoRA adapter; it is named, pinned and locked as a model is."""
+
+    model: Annotated[str, "A folder (`./...`) or a hub id."]
+    revision: Annotated[str | None, "Commit or tag of a hub adapter."] = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class ModelUse:
     """A model and the backend that runs it."""
 
     model: Annotated[str, "`pocket/<name>` (embedded), a folder (`./...`), or a hub id."]
     revision: Annotated[str | None, "Commit or tag of a hub model."] = None
     trust_remote_code: Annotated[bool, "Run Python code that comes with the model."] = False
+    adapter: Annotated[AdapterUse | None, "A LoRA adapter on top of the model."] = None
     backend: Annotated[Use, Family("backends"), "What runs the model."] = field(
         default_factory=lambda: Use("transformers")
     )

@@ -24,8 +24,10 @@ _FAR = 3  # times as much work: beyond it the cost of starting up falsifies a me
 _UNITS = {  # what a stage worked through, by its own counts
     "collect": ("rows", "quarantine"),
     "curate": ("pairs", "holdout", "quarantine"),
+    "seeds": ("rows", "held_out", "quarantine"),
     "generate": ("num_pairs",),
     "filter": ("kept", "dropped"),
+    "repair": ("tasks", "quarantine"),
     "mix": ("train", "captions", "instructions"),
     "train": ("steps",),
     "synthesizer": ("steps",),
@@ -123,10 +125,12 @@ def _measured_tokens(node: Node, made: Made, known: Known) -> Figure | None:
 
 
 def _rows(made: Made) -> Figure | None:
-    figures = list(made.rows.values())
+    """Return what a node passes on; what it drops is only read to be mended."""
+    rows = {name: figure for name, figure in made.rows.items() if name != "dropped"}
+    figures = list(rows.values())
     if len(figures) <= 1:
         return figures[0] if figures else None
-    sets = ", ".join(f"{figure.value:,.0f} {name}" for name, figure in made.rows.items())
+    sets = ", ".join(f"{figure.value:,.0f} {name}" for name, figure in rows.items())
     return Figure(sum(figure.value for figure in figures), f"{sets}; {figures[0].basis}")
 
 
@@ -160,7 +164,12 @@ def _units_then(node: Node, past: Measurement) -> float:
 
 
 def _units_now(node: Node, made: Made, inputs: Inputs) -> float | None:
-    read = {"curate": ("pairs", "rows"), "filter": ("tasks", "tasks")}
+    read = {
+        "curate": ("pairs", "rows"),
+        "seeds": ("seed_tasks", "rows"),
+        "filter": ("tasks", "tasks"),
+        "repair": ("tasks", "dropped"),
+    }
     if node.stage in read:
         port, row_set = read[node.stage]
         found = inputs[port].get(row_set) if port in inputs else None

@@ -11,6 +11,7 @@ from typing import Any
 
 from engine import plugin
 from engine.diagnostics import Diagnostic, RequestError, nearest
+from engine.forecast import layouts
 from engine.models import ModelFamily
 from engine.models._facts import known_kinds
 from engine.models._known import KnownModel, ModelFinder
@@ -42,6 +43,7 @@ def mistakes(recipe: Recipe, models: ModelFinder) -> list[Diagnostic]:
     """Return what does not fit the models of one arm."""
     return [
         *_unknown_families(recipe, models),
+        *layouts.mistakes(recipe, models),
         *_parts_of_text_models(recipe, models),
         *_too_short_rows(recipe, models),
         *_unmatched_targets(recipe, models),

@@ -76,8 +76,10 @@ def made_by(node: Node, inputs: Inputs, known: Known) -> Made:
 _ROW_SETS = {
     "collect": ("rows",),
     "curate": ("pairs", "holdout"),
+    "seeds": ("rows", "held_out"),
     "generate": ("tasks",),
-    "filter": ("kept",),
+    "filter": ("kept", "dropped"),
+    "repair": ("tasks",),
     "mix": ("train", "captions", "instructions"),
     "evaluate.answers": ("answers",),
     "evaluate.scores": ("items",),
@@ -145,6 +147,18 @@ def _curate(node: Node, inputs: Inputs, known: Known) -> Made:
     return Made(rows_by_set, source.images)
 
 
+def _seeds(node: Node, inputs: Inputs, known: Known) -> Made:
+    source = inputs.get("seed_tasks", NOTHING)
+    rows = source.get("rows")
+    if rows is None:
+        return NOTHING
+    held_out = round(rows.value * node.params["held_out_share"])
+    share = Figure(held_out, "recipe: generator.tune.held_out_share")
+    basis = f"{AT_MOST}the {_plain(rows.basis)}, less what is held out"
+    left = {"rows": Figure(rows.value - held_out, basis), "held_out": share}
+    return Made(left, source.images)
+
+
 def _generate(node: Node, inputs: Inputs, known: Known) -> Made:
     pairs = inputs.get("pairs", NOTHING).get(node.params["row_set"])
     if pairs is None:
@@ -154,8 +168,9 @@ def _generate(node: Node, inputs: Inputs, known: Known) -> Made:
         share = past.counts.get("tasks", 0) / past.counts["num_pairs"]
         basis = f"{share:.0%} of {pairs.basis}, as {_run(past)} wrote"
         return Made({"tasks": Figure(round(pairs.value * share), basis)}, pairs)
-    basis = f"{AT_MOST}one for each of {_plain(pairs.basis)}"
-    return Made({"tasks": Figure(pairs.value, basis)}, pairs)
+    each = node.params["num_tasks"]
+    basis = f"{AT_MOST}{'one' if each == 1 else each} for each of {_plain(pairs.basis)}"
+    return Made({"tasks": Figure(each * pairs.value, basis)}, pairs)
 
 
 def _filter(node: Node, inputs: Inputs, known: Known) -> Made:
@@ -170,8 +185,19 @@ def _filter(node: Node, inputs: Inputs, known: Known) -> Made:
         share, basis = PUBLISHED_KEEP_SHARE, "assumed from arXiv 2411.19930 D"
     else:
         return Made({"kept": Figure(tasks.value, f"{AT_MOST}the {_plain(tasks.basis)}")})
-    basis = f"{share:.0%} of {tasks.basis}, {basis}"
-    return Made({"kept": Figure(round(tasks.value * share), basis)})
+    told = f"{share:.0%} of {tasks.basis}, {basis}"
+    kept = round(tasks.value * share)
+    rest = f"{1 - share:.0%} of {tasks.basis}, {basis}"
+    dropped = Figure(tasks.value - kept, rest)
+    return Made({"kept": Figure(kept, told), "dropped": dropped})
+
+
+def _repair(node: Node, inputs: Inputs, known: Known) -> Made:
+    dropped = inputs.get("tasks", NOTHING).get("dropped")
+    if dropped is None:
+        return NOTHING
+    basis = f"{AT_MOST}the {_plain(dropped.basis)} that a judge labelled"
+    return Made({"tasks": Figure(dropped.value, basis)})
 
 
 def _mix(node: Node, inputs: Inputs, known: Known) -> Made:
@@ -184,7 +210,10 @@ def _mix(node: Node, inputs: Inputs, known: Known) -> Made:
     if any(parts[part] > 0 and port in node.inputs and n is None for part, n, port in needed):
         return NOTHING  # a part of unknown size
     num_pairs = pairs.value if pairs else 0.0
-    num_tasks = min(tasks.value, num_pairs) if tasks else 0.0
+    num_tasks = tasks.value if tasks else 0.0
+    if node.params["tasks_per_pair"] is not None:
+        num_tasks = min(num_tasks, num_pairs * node.params["tasks_per_pair"])
+    num_with_task = min(num_tasks, num_pairs)
     basis = " + ".join(found.basis for found in (pairs, tasks, replay) if found)
     basis = f"recipe: mix.parts, of {basis}" if basis else "recipe: mix.parts"
     captions, synthetic = num_pairs * parts["captions"], num_tasks * parts["synthetic"]
@@ -193,8 +222,8 @@ def _mix(node: Node, inputs: Inputs, known: Known) -> Made:
     if node.params["pipeline"] == "two_stage":
         rows = {"captions": captions, "instructions": synthetic + repeats}
     else:
-        joined = num_tasks * max(parts["captions"], parts["synthetic"])
-        rows = {"train": (num_pairs - num_tasks) * parts["captions"] + joined + repeats}
+        joined = num_with_task * max(parts["captions"], parts["synthetic"])
+        rows = {"train": (num_pairs - num_with_task) * parts["captions"] + joined + repeats}
     total = sum(rows.values())
     texts += repeats * (TASK_TOKENS + TURN_TOKENS)
     per_row = Figure(texts / total, _ASSUMED_TEXT) if total else None
@@ -245,8 +274,10 @@ def _train(node: Node, inputs: Inputs, known: Known) -> Made:
 _RULES: dict[str, Callable[[Node, Inputs, Known], Made]] = {
     "collect": _collect,
     "curate": _curate,
+    "seeds": _seeds,
     "generate": _generate,
     "filter": _filter,
+    "repair": _repair,
     "mix": _mix,
     "train": _train,
     "synthesizer": _train,

@@ -34,9 +34,11 @@ class Workshop:
         """Return what a node takes."""
         if node.stage in ("train", "synthesizer"):
             return self._training(node, made)
+        if node.stage == "convert":
+            return self._converting(node)
         if node.stage == "filter":
             return self._judging(node, inputs)
-        if node.stage in ("generate", "evaluate.answers"):
+        if node.stage in ("generate", "repair", "evaluate.answers"):
             return self._answering(node, made, inputs)
         return IDLE
 
@@ -61,6 +63,12 @@ class Workshop:
         read, text, longest = made.get("read"), made.row_tokens, spec["max_length"]
         return training.load_of(model.architecture, shape, read, text, longest, self.device)
 
+    def _converting(self, node: Node) -> Load:
+        model = self.models.find(node.params["model"], node.params["revision"])
+        if model is None or model.architecture is None:
+            return Load(note=_unknown(node.params["model"], model))
+        return Load(disk_gb=training.weights_on_disk(model.architecture))
+
     def _judging(self, node: Node, inputs: Inputs) -> Load:
         tasks = inputs.get("tasks", NOTHING).get("tasks")
         found = IDLE
@@ -68,7 +76,7 @@ class Workshop:
             judge = use.get("judge")
             if isinstance(judge, Mapping):
                 text = len(node.prompts.get(use.get("prompt", ""), "")) / _CHARS_PER_TOKEN
-                asked = Requests(text + flow.TASK_TOKENS, use.get("max_new_tokens", 4), False)
+                asked = Requests(text + flow.TASK_TOKENS, 1, False)
                 found = _joined(found, self._asking(judge, tasks, asked))
         return found
 
@@ -77,9 +85,15 @@ class Workshop:
         if node.stage == "generate":
             pairs = inputs.get("pairs", NOTHING).get(params["row_set"])
             new = min(params["max_new_tokens"], flow.WRITTEN_TASK_TOKENS)
-            rounds = 1 if params["answer_temperature"] is None else 3
+            rounds = 1 if params["answer_temperature"] is None else 1 + 2 * params["num_tasks"]
+            rounds += params["num_samples"] - 1
             asked = Requests(flow.CAPTION_TOKENS + 2 * flow.TURN_TOKENS, new, True, rounds)
             return self._asking(params["generator"], pairs, asked)
+        if node.stage == "repair":
+            dropped = inputs.get("tasks", NOTHING).get("dropped")
+            new = min(params["max_new_tokens"], flow.WRITTEN_TASK_TOKENS)
+            text = flow.CAPTION_TOKENS + flow.TASK_TOKENS + 4 * flow.TURN_TOKENS
+            return self._asking(params["generator"], dropped, Requests(text, new, True))
         new = min(params["max_new_tokens"], flow.WRITTEN_ANSWER_TOKENS)
         asked = Requests(4 * flow.TURN_TOKENS, new, True)
         return self._asking(params["model"], made.get("answers"), asked)

@@ -136,8 +136,11 @@ def _training_h(
 
 
 def _weights_on_disk(model: Architecture, job: memory.Training) -> Figure:
-    each = _BYTES.get(model.dtype, 4)
-    size = each * model.num_parameters
-    if job.lora_rank:
-        size += 4 * memory.num_learning(model, job)
+    adapters = 4 * memory.num_learning(model, job) if job.lora_rank else 0
+    return weights_on_disk(model, adapters)
+
+
+def weights_on_disk(model: Architecture, beside_them: int = 0) -> Figure:
+    """Return what a written model takes, with so many bytes beside its weights."""
+    size = _BYTES.get(model.dtype, 4) * model.num_parameters + beside_them
     return Figure(size / GIGA, f"weights in {model.dtype}")

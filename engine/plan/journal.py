@@ -39,16 +39,24 @@ def kept(folder: Path, name: str, number: int, work: Callable[[], Iterable[Any]]
     return write(path, work()) if rows is None else rows
 
 
+def is_whole(path: Path) -> bool:
+    """Tell whether there is a whole shard."""
+    return _lines(path) is not None
+
+
 def read(path: Path) -> list[Any] | None:
     """Return the rows of a shard, or None where there is no whole one."""
+    lines = _lines(path)
+    return None if lines is None else _parsed(lines)
+
+
+def _lines(path: Path) -> bytes | None:
     try:
         content = path.read_bytes()
     except FileNotFoundError:
         return None
     digest, _, lines = content.partition(b"\n")
-    if digest != _digest(lines):
-        return None
-    return _parsed(lines)
+    return lines if digest == _digest(lines) else None
 
 
 def write(path: Path, rows: Iterable[Any]) -> list[Any]:

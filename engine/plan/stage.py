@@ -18,6 +18,9 @@ if TYPE_CHECKING:
     from engine.artifacts import Inputs, Outputs
 
 Item = TypeVar("Item")
+Work = Callable[  # numbered batches -> their rows
+    [Iterator[tuple[int, Sequence[Item]]]], Iterator[tuple[int, Iterable[Mapping[str, Any]]]]
+]
 
 
 class Port(NamedTuple):
@@ -37,6 +40,8 @@ class Needs(NamedTuple):
     accelerator: bool = False  # runs a model: a GPU where there is one
     all_threads: bool = False  # worth all cores but one (training); others get one
     sharded: bool = False  # may be run as several parts, each working on its share of the shards
+    # Finds out by itself which row crashes its process, so a crash is no reason to give up soon.
+    isolates: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -96,6 +101,7 @@ class Machine:
     is_offline: bool = True
     shrink: int = 0  # how often the node ran out of memory before: halve batches that often
     checkpoint_every_s: float = 600.0  # training keeps what it has at least this often
+    has_crashed: bool = False  # the process before this one, at the same work, ended by a crash
 
 
 def _never() -> bool:
@@ -135,31 +141,47 @@ class Tools:
     def shards(
         self,
         name: str,
-        batches: Iterable[Sequence[Item]],
-        work: Callable[[Sequence[Item]], Iterable[Mapping[str, Any]]],
+        batches: Callable[[], Iterable[Sequence[Item]]],
+        work: Work[Item],
         unit: str,
         total: int,
     ) -> Iterator[tuple[Sequence[Item], list[dict[str, Any]]]]:
         """Stream batches with the rows that `work` makes of each; `total` counts all their items.
 
-        Each finished batch is kept in scratch, so a kill costs at most one batch; a rerun reads the
-        finished ones back. `work` must depend on its batch alone. In a part only the share is
-        worked on, nothing is yielded, and `PartDone` is raised at the end.
+        `work` gets the numbered batches that are not kept yet, may read ahead, and yields the rows
+        of each batch when it has them, in any order. Each is kept in scratch at once, so a kill
+        costs what is in hand; a rerun reads the finished ones back. Rows must depend on their batch
+        alone. In a part only its share is worked on, nothing is yielded, and `PartDone` is raised.
         """
-        if self.part is not None:
-            total = -(-total // self.part.count)  # about its share
-        done = 0
-        for number, batch in enumerate(batches):
-            if not self.share([number]):
-                continue
-            rows = self.keep(name, number, partial(work, batch))
-            done += len(batch)
-            self.progress(done, max(done, total), unit)
-            if self.part is None:
-                yield batch, rows
-        if done != total:
-            self.progress(done, done, unit)
+        expected = total if self.part is None else -(-total // self.part.count)  # about its share
+        done, sizes = 0, {}
+
+        def missing() -> Iterator[tuple[int, Sequence[Item]]]:
+            nonlocal done
+            for number, batch in enumerate(batches()):
+                if not self.share([number]):
+                    continue
+                if journal.is_whole(journal.shard_path(self.scratch, name, number)):
+                    done += len(batch)
+                else:
+                    sizes[number] = len(batch)
+                    yield number, batch
+
+        for number, rows in work(missing()):
+            journal.write(journal.shard_path(self.scratch, name, number), rows)
+            done += sizes.pop(number)
+            self.progress(done, max(done, expected), unit)
+        assert not sizes, "work left batches out"
+        self.progress(done, done, unit)
         self.end_part()
+        for number, batch in enumerate(batches()):
+            yield batch, self.keep(name, number, partial(_only, work, number, batch))
+
+
+def _only(work: Work[Item], number: int, batch: Sequence[Item]) -> Iterable[Mapping[str, Any]]:
+    """Make one batch's rows again: a shard that was whole a moment ago is damaged now."""
+    ((_, rows),) = work(iter([(number, batch)]))
+    return rows
 
 
 @dataclass(frozen=True, slots=True)

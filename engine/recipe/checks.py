@@ -18,6 +18,7 @@ from engine.recipe.subject import Subject
 _WHERE = ("dataset", "config", "path", "world", "seed")  # settings that say which rows
 _OWN_MODELS = ("pocket/", ".", "/", "~")  # judges that may have been trained on their prompt
 _LABELS = {"Yes", "No"}
+CLIP = "openai/clip-vit-large-patch14-336"
 
 
 def part_defaults(instance: Mapping[str, Any]) -> dict[str, float]:
@@ -39,6 +40,7 @@ def mistakes(
         *_nothing_to_train_on(parts, subject),
         *_two_stages_without_tasks(instance, parts, subject),
         *_adapters_on_random_weights(instance, subject),
+        *_layouts(instance, subject),
         *_holdout_without_source(instance, subject),
         *_benchmarks_that_are_trained_on(instance, specs, subject),
         *_benchmarks_in_both_panels(instance, subject),
@@ -46,6 +48,7 @@ def mistakes(
         *_rate_of_a_part_that_does_not_learn(instance, subject),
         *_batches(instance, subject),
         *_judges_without_labels(instance, subject),
+        *_settings_of_another_generator(instance, subject),
     ]
 
 
@@ -112,6 +115,33 @@ def _adapters_on_random_weights(instance: Mapping[str, Any], subject: Subject) -
         return []
     message = "`base.method` is lora, but low-rank adapters cannot train random weights"
     return [Diagnostic("conflict", message, subject.value("base", "method"), "use `method: full`")]
+
+
+def _layouts(instance: Mapping[str, Any], subject: Subject) -> list[Diagnostic]:
+    """Return the models whose layout and vision tower do not fit together."""
+    result = []
+    for section in ("generator", "base"):
+        model = instance.get(section) or {}
+        layout, tower = model.get("layout", "huggingface"), model.get("vision_tower")
+        if layout == "llava" and tower is None:
+            message = f"`{section}.layout` is llava, but there is no `{section}.vision_tower`"
+            hint = f"most saw with `vision_tower: {{model: {CLIP}}}`; `mm_vision_tower` in their "
+            hint += "config.json tells"
+            place = subject.value(section, "layout")
+            result.append(Diagnostic("needs-section", message, place, hint))
+        if layout == "huggingface" and tower is not None:
+            message = f"`{section}.vision_tower` is given, but a model of the layout huggingface "
+            message += "holds its own"
+            hint = "add `layout: llava`, or remove the tower"
+            place = subject.key(section, "vision_tower")
+            result.append(Diagnostic("unused", message, place, hint))
+    base = instance["base"]
+    if base.get("weights") == "random" and base.get("layout") == "llava":
+        message = "`base.layout` is llava, but random weights begin from a config that is converted"
+        place = subject.value("base", "layout")
+        hint = "use `weights: pretrained`, or a model of the layout huggingface"
+        result.append(Diagnostic("conflict", message, place, hint))
+    return result
 
 
 def _holdout_without_source(instance: Mapping[str, Any], subject: Subject) -> list[Diagnostic]:
@@ -225,7 +255,7 @@ def _judges_without_labels(instance: Mapping[str, Any], subject: Subject) -> lis
     result = []
     for index, use in enumerate(_at(instance, "filters", "tasks") or ()):
         model = str(_at(use, "judge", "model") or "")
-        name = use.get("prompt", "consistency@1")
+        name = use.get("prompt", "consistency@2")
         if use["use"] != "consistency" or not prompts.is_known(name):
             continue
         words = set(prompts.template_text(name).split())
@@ -235,7 +265,7 @@ def _judges_without_labels(instance: Mapping[str, Any], subject: Subject) -> lis
                 "to write them"
             )
             place = subject.value("filters", "tasks", index, "prompt")
-            hint = "use `consistency@1`, which explains Yes, No and Open"
+            hint = "use `consistency@2`, which explains Yes, No and Open"
             result.append(Diagnostic("judge-labels", message, place, hint))
     return result
 
@@ -258,3 +288,41 @@ def _at(value: Any, *place: str) -> Any:
     for step in place:
         value = value.get(step) if isinstance(value, Mapping) else None
     return value
+
+
+def _settings_of_another_generator(
+    instance: Mapping[str, Any], subject: Subject
+) -> list[Diagnostic]:
+    """Return settings of the generator that its prompt or its temperature make void."""
+    generator = instance.get("generator") or {}
+    prompt = generator.get("prompt", "synthesize@1")
+    is_dialogue = not prompts.is_known(prompt) or "turn" in prompts.variables(
+        prompts.template_text(prompt)
+    )
+    found = []
+    if is_dialogue and generator.get("task_types"):
+        message = f"`task_types` are asked for by an order, but `{prompt}` is a dialogue"
+        hint = "a tuned synthesizer chooses its types; use `prompt: write_tasks@1`, or remove them"
+        found.append(("unused", message, ("generator", "task_types"), hint))
+    if not is_dialogue and generator.get("tune") is not None:
+        message = f"`tune` teaches a dialogue, but `{prompt}` is an order to an untuned model"
+        hint = "use `prompt: synthesize@1`, or remove `tune`"
+        found.append(("conflict", message, ("generator", "tune"), hint))
+    if generator.get("tune") is not None and generator.get("adapter") is not None:
+        message = "`adapter` belongs to the model as it is, but `tune` changes the model first"
+        found.append(("conflict", message, ("generator", "adapter"), "remove one of them"))
+    if not is_dialogue and generator.get("answer_temperature") is not None:
+        message = f"`answer_temperature` asks again in a dialogue, but `{prompt}` is an order"
+        found.append(("unused", message, ("generator", "answer_temperature"), "remove it"))
+    if generator.get("num_samples", 1) > 1 and not generator.get("temperature"):
+        message = "at temperature 0 all samples are equal, so `num_samples` above 1 is a waste"
+        hint = "set `temperature`, for example 0.7, or leave `num_samples` at 1"
+        found.append(("unused", message, ("generator", "num_samples"), hint))
+    judged = [use for use in instance.get("filters", {}).get("tasks", ()) if "judge" in use]
+    if generator.get("repair_prompt") is not None and not judged:
+        message = "`repair_prompt` mends what a judge turned down, but no filter has a judge"
+        hint = "add the filter `consistency` to `filters.tasks`, or remove `repair_prompt`"
+        found.append(("unused", message, ("generator", "repair_prompt"), hint))
+    return [
+        Diagnostic(code, message, subject.key(*place), hint) for code, message, place, hint in found
+    ]

@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 from typing import Annotated, Any
 
 from engine.diagnostics import Span
-from engine.plugin import Family, ModelUse, Neutral, Use
+from engine.plugin import AdapterUse, Family, ModelUse, Neutral, Use
 
 Path_ = tuple[str | int, ...]  # where a value stands in a recipe: ("filters", "tasks", 0, "judge")
 
@@ -51,12 +51,22 @@ class LoraSpec:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class TowerSpec:
+    """The vision tower that an original LLaVA checkpoint sees with."""
+
+    model: str
+    revision: str | None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class BaseSpec:
     """The MLLM to adapt, and which of its parts learn."""
 
     model: str
     revision: str | None
     trust_remote_code: bool
+    layout: str  # huggingface, or llava: written anew by the stage `convert` first
+    vision_tower: TowerSpec | None  # of the layout llava alone
     weights: str  # pretrained, or random: start from the config alone
     method: str  # full or lora
     train: tuple[str, ...]  # of vision, projector, language
@@ -69,6 +79,9 @@ class TuneSpec:
     """Fine-tunes the synthesizer on seed tasks first (METHOD: seed data, blank images)."""
 
     seed_tasks: Annotated[Use, Family("sources")]
+    exclude_tasks: tuple[str, ...]  # of the seed set, beside those of this recipe's benchmarks
+    filters: tuple[Annotated[Use, Family("filters")], ...]  # of seed rows
+    held_out_share: float  # of each task's pictures; never trained on, their loss is told
     blank_ratio: float  # share of rows whose image is replaced by a blank one
     train: tuple[str, ...]
     training: TrainSpec
@@ -81,11 +94,19 @@ class GeneratorSpec:
     model: str
     revision: str | None
     trust_remote_code: bool
+    layout: str  # as of the base
+    vision_tower: TowerSpec | None
+    adapter: AdapterUse | None
     backend: Annotated[Use, Family("backends")]
     prompt: str
     max_new_tokens: int
     temperature: float  # 0: greedy
+    top_p: float
     answer_temperature: float | None  # None: answers are drawn together with their question
+    num_tasks: int  # most tasks of a pair
+    num_samples: int  # most outputs of a pair, until it has its tasks
+    task_types: Mapping[str, float]  # type -> weight; empty: the model chooses
+    repair_prompt: str | None  # how answers that a judge turned down are written again
     tune: TuneSpec | None
 
     def use(self) -> ModelUse:
@@ -94,6 +115,7 @@ class GeneratorSpec:
             model=self.model,
             revision=self.revision,
             trust_remote_code=self.trust_remote_code,
+            adapter=self.adapter,
             backend=self.backend,
         )
 
@@ -123,6 +145,9 @@ class MixSpec:
     parts: PartsSpec
     order: str  # random or sequential
     answers: str  # combined (informative then precise), informative, precise
+    joining: str  # template, or markers: as the paper's code glues the two answers
+    tasks_per_pair: int | None  # at most so many of one pair, the surest; None: all
+    paper_code_compat: bool  # as the paper's code: a pair without a task loses its caption too
     caption_prompt: str
     combine_prompt: str
     replay: Annotated[Use, Family("sources")] | None
@@ -149,6 +174,7 @@ class BenchmarkSpec:
     max_new_tokens: int
     licence: str
     paper: str
+    seed_tasks: tuple[str, ...]  # what it is called in seed sets that hold it
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -216,6 +216,7 @@ class Executor:
                 num_devices=max(1, len(placement.gpus)),
                 is_offline=self.settings.is_offline,
                 shrink=work.shrink,
+                has_crashed=part in work.crashed,
             ),
             folder=self.folder.resolve(),
             part=part,
@@ -297,10 +298,10 @@ class Executor:
             found = retries.retry(
                 end.exit_code, worker.last, message, out_of_memory=end.out_of_memory
             )
-            if found is None or work.attempt >= self.settings.retries:
+            if found is None or not work.may_retry(found, self.settings.retries):
                 self._fail(work, worker, message, last.get("hint"))
             else:
-                pause_s = work.retry(part, self.settings.retry_pause_s, shrinks=found.shrinks)
+                pause_s = work.retry(part, self.settings.retry_pause_s, found)
                 self.emit(
                     events.NodeRetried(
                         time=time.time(),

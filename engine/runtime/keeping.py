@@ -15,7 +15,7 @@ from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
-from engine.runtime import runs
+from engine.runtime import grades, runs
 from engine.runtime.runs import Run
 from engine.runtime.store import Store
 from engine.runtime.verify import all_keys
@@ -37,7 +37,7 @@ class Keep:
 class Rubbish:
     """One folder or file that can go."""
 
-    kind: str  # run, artifact, scratch, leftover, damaged, lock, index
+    kind: str  # run, artifact, grades, scratch, leftover, damaged, lock, index
     name: str
     path: Path
     why: str
@@ -62,12 +62,18 @@ def rubbish(
     max_bytes: int | None = None,
     now: float,
 ) -> list[Rubbish]:
-    """Return what can go; `roots` are keys that stay whatever the runs say."""
+    """Return what can go; `roots` are keys that stay whatever the runs say.
+
+    Grades of what is reached stay as well, even when room is short: nobody can make them anew.
+    """
     told = _told_apart(store, keep, now)
     reached = {*roots, *told.last_used, *told.busy_keys}
+    roots = {*roots, *(key for of in reached for key in grades.published_keys(store, of))}
+    reached |= roots
     found = [Rubbish("run", run.id, run.path, "older than what is kept") for run in told.old]
     gone = {key for key in all_keys(store) if key not in reached}
     found += [_artifact(store, key, "no kept run reaches it") for key in sorted(gone)]
+    found += _grades(store, reached)
     if max_bytes is not None:
         over = _least_recently_used(store, gone, {*roots, *told.busy_keys}, told, max_bytes)
         found += [_artifact(store, key, "least recently used") for key in over]
@@ -169,6 +175,13 @@ def _keys_of(run: Run) -> set[str]:
         return {str(node["key"]) for node in plan["nodes"]}
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise runs.damaged(run, "plan.json", HINT) from error
+
+
+def _grades(store: Store, reached: Set[str]) -> Iterator[Rubbish]:
+    for of, grader, folder in grades.graded(store):
+        if of not in reached:
+            why = "no kept run reaches what was graded"
+            yield Rubbish("grades", f"{of}/{grader}", folder, why, grades.lock_key(of, grader))
 
 
 def _artifact(store: Store, key: str, why: str) -> Rubbish:

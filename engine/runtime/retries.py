@@ -2,7 +2,8 @@
 
 Worth one: the network, a server that asks for patience, a process that something outside ended
 (memory above all: the next attempt halves its batches). A stage that says what is wrong with the
-data or the recipe, or a bug, would only say the same again.
+data or the recipe, or a bug, would only say the same again. A crash is told apart: a stage that
+isolates rows finds the guilty one by being started again and again, with fewer rows at a time.
 """
 
 from __future__ import annotations
@@ -12,10 +13,12 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from engine.diagnostics import ExitCode, StageError
+from engine.diagnostics import EngineDiedError, ExitCode, StageError
 
+MAX_CRASHES = 64  # of a node that isolates rows: enough to find a handful of bad ones
 PAUSE_FACTOR = 4.0
-_LOST = (signal.SIGKILL, signal.SIGTERM, signal.SIGSEGV, signal.SIGBUS, signal.SIGHUP)
+_LOST = (signal.SIGKILL, signal.SIGTERM, signal.SIGHUP)
+_CRASHED = (signal.SIGSEGV, signal.SIGBUS, signal.SIGABRT, signal.SIGFPE, signal.SIGILL)
 # By name: the libraries that raise them are not imported here.
 _TRANSIENT_NAMES = frozenset(
     (
@@ -39,6 +42,7 @@ class Retry:
 
     reason: str
     shrinks: bool = False
+    is_crash: bool = False
 
 
 def retry(
@@ -55,7 +59,9 @@ def retry(
     """
     if last is not None and last.get("type") == "failed":
         found = last.get("transient")
-        return Retry(str(last["message"]), found == "memory") if found else None
+        return Retry(str(last["message"]), found == "memory", found == "crash") if found else None
+    if -exit_code in _CRASHED:
+        return Retry(message, is_crash=True)
     if exit_code == ExitCode.STOPPED_RESUMABLE or -exit_code in _LOST:
         return Retry(message, shrinks=out_of_memory)
     return None
@@ -67,7 +73,9 @@ def pause_s(attempt: int, first_s: float) -> float:
 
 
 def kind_of(error: BaseException) -> str | None:
-    """Return `network` or `memory` if an error, or what caused it, may pass; None otherwise."""
+    """Return `network`, `memory` or `crash` if an error, or its cause, may pass; None otherwise."""
+    if isinstance(error, EngineDiedError):
+        return "crash"
     # A stage that says so itself has tried smaller batches already.
     if not isinstance(error, StageError) and _is_memory(error):
         return "memory"

@@ -151,6 +151,19 @@ class SharedStore(Store):
                 if path.is_file() and path.suffix in (".json", ".jsonl", ".html", ".log"):
                     self.remote.upload(path, f"runs/{run}/{path.relative_to(folder).as_posix()}")
 
+    def share(self, name: str) -> None:
+        """Copy a small file of the folder up."""
+        self.remote.upload(self.root / name, name)
+
+    def bring(self, folder: str) -> None:
+        """Copy down what was shared in a folder and is not here; none of it ever changes."""
+        for name in self.remote.names(folder):
+            path = self.root / folder / name
+            if not path.exists() and stays_inside(name):
+                part = path.with_name(f".{path.name}.{secrets.token_hex(4)}")
+                self.remote.download(f"{folder}/{name}", part)
+                part.replace(path)
+
     def _remember(self, realised: str, key: str) -> None:
         super()._remember(realised, key)
         self.remote.write(f"realised/{realised}.json", json.dumps({"key": key}).encode())

@@ -126,7 +126,7 @@ def node_after(node: NodeStatus, event: NodeEvent) -> NodeStatus:
                 gpu_memory_gb=event.gpu_memory_gb,
             )
         case NodeStarted():
-            begun = node.started_at if node.state == "retrying" else event.time
+            begun = event.time if node.started_at is None else node.started_at
             attempts = max(node.attempts, 1)
             return replace(node, state="running", started_at=begun, attempts=attempts, message="")
         case NodeWaiting():

@@ -80,6 +80,12 @@ class Store:
     def keep_run(self, run: str) -> None:
         """Put a finished run where others find it; here it is."""
 
+    def share(self, name: str) -> None:
+        """Put a small file of the folder where others find it; here it is."""
+
+    def bring(self, folder: str) -> None:
+        """Bring the small files that others shared in a folder; here they are."""
+
     def manifests(self) -> Iterator[Manifest]:
         """Stream the manifests of all artifacts."""
         for path in sorted(self.root.glob(f"artifacts/*/*/{MANIFEST}")):

@@ -20,6 +20,7 @@ from typing import Any
 from engine.artifacts import Artifact, Manifest
 from engine.diagnostics import Diagnostic, RequestError
 from engine.plan import graph, keys
+from engine.runtime import grades
 from engine.runtime.runs import Run
 from engine.runtime.store import MANIFEST, Store, read_manifest, seal, stays_inside, write_whole
 
@@ -53,11 +54,15 @@ def export(store: Store, run: Run, folder: Path) -> Carried:
         what = f"run `{run.id}` is not whole: `{missing[0]}` is not in the store"
         raise RequestError(Diagnostic("not-exportable", what, hint=hint))
     folder.mkdir(parents=True, exist_ok=True)
+    graded = _graded(store, found)
     index = {"format": FORMAT, "run": run.id, "recipe": plan.recipe, "keys": sorted(found)}
+    index["grades"] = [artifact.manifest.key for artifact in graded]
     write_whole(folder / INDEX, json.dumps(index, indent=1) + "\n")
     target = Store(folder)
     artifacts = [artifact for artifact in found.values() if artifact is not None]
-    carried = _carry(artifacts, target, run.id)
+    carried = _carry([*artifacts, *graded], target, run.id)
+    for artifact in graded:
+        grades.take_in(target, artifact)
     _write_run(run, target.runs / run.id)
     for name in ("locks", "tmp"):
         shutil.rmtree(folder / name, ignore_errors=True)
@@ -74,6 +79,7 @@ def bring_in(folder: Path, store: Store) -> Carried:
     index = _index(folder)
     source = Store(folder)
     artifacts = [_checked(source, key) for key in index["keys"]]
+    graded = [_checked(source, key) for key in index.get("grades", ())]
     run = Run(source.runs / index["run"])
     try:
         planned = {node.key for node in run.plan().nodes}
@@ -81,10 +87,20 @@ def bring_in(folder: Path, store: Store) -> Carried:
         raise _refused(f"the plan of its run is no plan: {error}") from error
     if planned != set(index["keys"]):
         raise _refused("its artifacts are not those of its plan")
-    carried = _carry(artifacts, store, run.id)
+    if not all(grades.is_of(artifact.manifest.preimage, planned) for artifact in graded):
+        raise _refused("its grades are not of what its run made")
+    carried = _carry([*artifacts, *graded], store, run.id)
+    for artifact in graded:
+        grades.take_in(store, artifact)
     if not (store.runs / run.id).exists():
         _write_run(run, store.runs / run.id)
     return carried
+
+
+def _graded(store: Store, planned: Iterable[str]) -> list[Artifact]:
+    """Return the grades that people gave to what a run made."""
+    names = (key for of in planned for key in grades.published_keys(store, of))
+    return [artifact for key in names if (artifact := store.get(key)) is not None]
 
 
 def _carry(artifacts: Iterable[Artifact], target: Store, run_id: str) -> Carried:
@@ -183,7 +199,8 @@ def _index(folder: Path) -> dict[str, Any]:
         and _RUN.fullmatch(str(found.get("run"))) is not None
         and str(found.get("run")).strip(".")
         and isinstance(found.get("keys"), list)
-        and all(_KEY.fullmatch(str(key)) for key in found["keys"])
+        and isinstance(found.get("grades", []), list)
+        and all(_KEY.fullmatch(str(key)) for key in (*found["keys"], *found.get("grades", ())))
     )
     if not is_sound:
         raise _refused(f"`{folder}/{INDEX}` is not what `adapt store export` writes")

@@ -12,6 +12,7 @@ from dataclasses import dataclass, field
 from engine.plan.stage import Node, Part
 from engine.runtime import retries
 from engine.runtime.child import End, Worker
+from engine.runtime.retries import Retry
 from engine.runtime.scheduler import Placement
 
 WHOLE = None  # instead of a part: the process that publishes
@@ -36,6 +37,8 @@ class Work:
     num_parts: int
     attempt: int = 0  # retries so far
     shrink: int = 0
+    num_crashes: int = 0
+    crashed: set[Part | None] = field(default_factory=set)  # whose last process ended by a crash
     _waiting: list[Part | None] = field(default_factory=list)  # to be started
     _processes: list[Process] = field(default_factory=list)
     _ended: list[Process] = field(default_factory=list)  # parts that did their share
@@ -99,12 +102,23 @@ class Work:
         if not self._processes and not self._waiting:
             self._waiting = [WHOLE]
 
-    def retry(self, part: Part | None, first_pause_s: float, *, shrinks: bool) -> float:
+    def may_retry(self, retry: Retry, most: int) -> bool:
+        """Tell whether another attempt is left; crashes of a node that isolates count apart."""
+        if retry.is_crash and self.node.needs.isolates:
+            return self.num_crashes < retries.MAX_CRASHES
+        return self.attempt < most
+
+    def retry(self, part: Part | None, first_pause_s: float, retry: Retry) -> float:
         """Plan a part (or WHOLE) anew; return the pause before it in seconds."""
         self._ended = [process for process in self._ended if process.part != part]
+        self.shrink += int(retry.shrinks)
+        self.crashed.discard(part)
+        if retry.is_crash:
+            self.crashed.add(part)
+            self.num_crashes += 1
         self.attempt += 1
-        self.shrink += int(shrinks)
-        pause_s = retries.pause_s(self.attempt, first_pause_s)
+        is_free = retry.is_crash and self.node.needs.isolates
+        pause_s = first_pause_s if is_free else retries.pause_s(self.attempt, first_pause_s)
         self._not_before = time.monotonic() + pause_s
         self._waiting.append(part)
         return pause_s

@@ -1,7 +1,7 @@
 """Our rule book: whole words, no dice, and what cannot be parsed scores 0 and is counted.
 
 What it mends in published evaluators is listed in BENCHMARKS 1.3: substring yes/no, recall that
-grows with repetition, random options. How an answer is read is in `engine.scorers._text`.
+grows with repetition, random options. How an answer is read is in `engine.wording`.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from typing import Any
 
 from engine.records import Record
 from engine.scorers import Metric, Score, Scorer
-from engine.scorers._text import (
+from engine.wording import (
     conclusion,
     core,
     named,

@@ -266,7 +266,9 @@ def _trainer(case: Case, model: Any, scratch: Path) -> Any:
         log=lambda _: None,
         progress=lambda *_: None,
     )
-    return Trainer(model, kit.family, _Pictures(case, kit), examples, training, tools)
+    return Trainer(
+        model, kit.family, _Pictures(case, kit), examples, prepared.Examples(()), training, tools
+    )
 
 
 def _ready(case: Case, model: Any) -> Any:

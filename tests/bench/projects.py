@@ -2,7 +2,7 @@
 
 Nine tasks: three in a row, a fan-out of four, a join, an end. Each writes one small JSON file with
 its own parameter. Ten thousand: a thousand chains of ten. Ours is a recipe, whose tasks are not
-free to choose: the quickstart (17 nodes), and arms that change its data (all nodes anew) or only
+free to choose: the quickstart, and arms that change its data (all nodes anew) or only
 its training (the data is shared).
 """
 

@@ -25,9 +25,14 @@ CASES = sorted({path.stem for path in WRONG.glob("*.yaml")} - BREAKS_IT)
 UNSEEN = {
     "another file": {"circle_of_parents", "grandparent", "unknown_parent", "wrong_benchmark_file"},
     "names that a user may add to": {"metric_of_another_scorer", "unknown_benchmark"},
-    "what a prompt or model is": {"judge_without_labels", "prompt_of_another_place"},
+    "what a prompt or model is": {
+        *("judge_without_labels", "prompt_of_another_place", "task_types_of_a_dialogue"),
+        "order_with_settings_of_a_dialogue",
+    },
     "two places that do not go together": {
         *("arm_with_a_cross_field_mistake", "batch_larger_than_whole", "benchmark_in_both_panels"),
+        *("layout_without_tower", "repair_without_judge", "samples_without_temperature"),
+        "adapter_on_a_tuned_model",
         *("empty_stage", "equal_arms", "generator_without_source", "holdout_without_source"),
         *("nothing_to_train_on", "random_weights_with_lora", "rate_of_frozen_vision"),
         *("replay_for_nothing", "replay_without_rows", "sections_that_need_each_other"),

@@ -14,6 +14,8 @@ from pathlib import Path
 import pytest
 
 from engine import package_data
+from engine.runtime.store import Store
+from tests.cli.review_client import reviewing
 
 SMALL = (
     "source.num_rows=48",
@@ -21,7 +23,17 @@ SMALL = (
     "training.num_train_epochs=1",
     "benchmarks.max_items=24",
 )
-STAGES = {"collect", "curate", "synthesizer", "generate", "filter", "mix", "train", "report"}
+STAGES = {
+    "collect",
+    "curate",
+    "seeds",
+    "synthesizer",
+    "generate",
+    "filter",
+    "mix",
+    "train",
+    "report",
+}
 
 
 @pytest.fixture(scope="module")
@@ -40,7 +52,7 @@ def first_run(folder: Path) -> subprocess.CompletedProcess[str]:
     return done
 
 
-def test_the_run_goes_through_all_nine_stages(folder: Path, first_run):
+def test_the_run_goes_through_all_stages(folder: Path, first_run):
     nodes = summary(folder)["nodes"]
 
     assert {node["id"].split("/")[0].split(".")[0] for node in nodes} == STAGES | {"evaluate"}
@@ -70,6 +82,28 @@ def test_the_same_command_again_is_cached_and_takes_half_a_second_of_cpu(folder:
     assert "cached" in again.stdout
     assert {node["state"] for node in summary(folder)["nodes"]} == {"cached"}
     assert cpu_s <= 0.5
+
+
+def test_its_tasks_are_there_to_be_graded(folder: Path, first_run):
+    with reviewing(Store(folder / ".adapt"), "--num", "4") as client:
+        rows = client.get("start").json["rows"]
+        picture = client.get("picture/0")
+
+    assert rows
+    texts = ("caption", "instruction", "informative", "precise", "joined")
+    assert all(row[name] for row in rows for name in texts)
+    assert picture.headers["content-type"] == "image/png"
+
+
+def test_another_domain_shares_the_tuned_synthesizer(folder: Path, first_run):
+    other = ("source.seed=7", "benchmarks.domain=[pocket_shapes]", "benchmarks.general=[]")
+    changed = [word for value in other for word in ("--set", value)]
+    done = adapt(folder, "run", "mine.yaml", *small(), *changed, "--only", "synthesizer")
+    status = adapt(folder, "status", "--json").stdout
+    state = {node["id"]: node["state"] for node in json.loads(status)["nodes"]}
+
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert (state["seeds"], state["synthesizer"]) == ("ran", "linked")
 
 
 def test_training_that_does_nothing_reports_no_gain(folder: Path, first_run):

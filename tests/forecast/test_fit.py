@@ -63,14 +63,14 @@ def test_an_answer_longer_than_the_context_is_refused():
 
 
 def test_an_unknown_family_is_named_with_those_that_are_known(tmp_path: Path):
-    models = with_config(tmp_path, {"model_type": "qwen3_vl"})
+    models = with_config(tmp_path, {"model_type": "qwen4_vl"})
     one = only(found("base.model=./x", models=models))
 
     assert one.code == "unknown-model-family"
-    assert one.message == ("no model family knows the type of `./x`: `qwen3_vl` (its config.json)")
+    assert one.message == ("no model family knows the type of `./x`: `qwen4_vl` (its config.json)")
     assert one.hint is not None
-    assert one.hint.startswith("known types: idefics3, llama, ")
-    assert one.hint.endswith("`qwen3` is close") or one.hint.endswith("`qwen2_vl` is close")
+    assert one.hint.startswith("known types: gemma3, idefics3, internvl, ")
+    assert one.hint.endswith("`qwen3_vl` is close")
 
 
 def test_a_model_that_is_not_here_is_no_mistake():
@@ -132,3 +132,33 @@ def test_mistakes_of_all_arms_are_raised_at_once():
         fit.check(experiment, ModelFinder())
 
     assert [one.code for one in caught.value.diagnostics] == ["max-length"]
+
+
+PAPERS = "base.model=Lin-Chen/open-llava-next-llama3-8b"
+AS_ORIGINAL = ("base.layout=llava", "base.vision_tower.model=openai/clip-vit-large-patch14-336")
+
+
+def test_an_original_llava_needs_its_layout():
+    one = only(found(PAPERS, "training.max_length=2048"))
+
+    assert one.code == "wrong-layout"
+    assert one.message == (
+        "`Lin-Chen/open-llava-next-llama3-8b` is an original LLaVA (its published config), but "
+        "`base.layout` is huggingface"
+    )
+    assert found(PAPERS, *AS_ORIGINAL, "training.max_length=2048") == []
+
+
+def test_a_model_that_transformers_reads_is_no_original():
+    one = only(found(f"base.model={LLAVA}", *AS_ORIGINAL, "training.max_length=2048"))
+
+    assert (one.code, one.hint) == ("wrong-layout", "remove `layout` and `vision_tower`")
+    assert "is of the type `llava_next`" in one.message
+
+
+def test_an_original_that_cannot_be_converted_is_told_before_a_run(tmp_path: Path):
+    models = with_config(tmp_path, {"model_type": "llava_llama", "image_aspect_ratio": "pad"})
+    one = only(found("base.model=./mine", *AS_ORIGINAL, models=models))
+
+    assert one.code == "wrong-layout"
+    assert "`./mine` cannot be converted: the checkpoint is a LLaVA-1.5" in one.message

@@ -96,8 +96,8 @@ def completions(session, probes) -> tuple[list[facts.Facts], list[Completion]]:
 
 
 def _task(completion: Completion) -> Task | None:
-    found = dialogue.task_from_turns(completion.turns, prompt_text("synthesize@1"))
-    return found if isinstance(found, Task) else None
+    found = dialogue.tasks_from_turns(completion.turns, prompt_text("synthesize@1"))
+    return found[0] if isinstance(found, list) else None
 
 
 def _colour_question(one: facts.Facts) -> str:

@@ -51,7 +51,7 @@ def test_a_whole_recipe_needs_what_a_child_takes_from_its_parent():
 
 
 def test_an_item_of_a_list_is_complete_in_a_child_too():
-    tasks = [{"use": "consistency", "prompt": "consistency@1"}]
+    tasks = [{"use": "consistency", "prompt": "consistency@2"}]
     child = {"recipe": 1, "name": "x", "extends": "parent.yaml", "filters": {"tasks": tasks}}
 
     assert errors_of(child) == ["'judge' is a required property"]

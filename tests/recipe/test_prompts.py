@@ -3,15 +3,16 @@ from __future__ import annotations
 import pytest
 
 from engine import package_data
+from engine.prompts import environment
 from engine.recipe.prompts import variables
 
 TEMPLATES = sorted(package_data.folder("prompt_templates").rglob("*.j2"))
 
 
 def jinja_finds(text: str) -> set[str]:
-    from jinja2 import Environment, meta
+    from jinja2 import meta
 
-    return meta.find_undeclared_variables(Environment(autoescape=True).parse(text))
+    return meta.find_undeclared_variables(environment().parse(text))
 
 
 @pytest.mark.parametrize("path", TEMPLATES, ids=lambda path: f"{path.parent.name}@{path.stem}")

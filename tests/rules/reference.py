@@ -41,6 +41,25 @@ EXAMPLES = {
     "sources/parquet": {"path": "pairs.parquet", "columns": {"caption": "sentence"}},
     "sources/webdataset": {"path": "shards"},
     "filters/repetition": {"max_ratio": 0.15},
+    "backends/openai": {"max_concurrency": 64, "max_cost": 20.0, "price_in": 0.4, "price_out": 1.6},
+    "filters/answer_in_question": {},
+    "filters/task_length": {"max_instruction_words": 60},
+    "filters/refusal": {},
+    "filters/duplicate_instruction": {"scope": "pair", "max_similarity": 0.8},
+    "filters/language": {"languages": ["en"]},
+    "filters/grounded": {"judge": {"model": "meta-llama/Meta-Llama-3-8B"}, "unsure": "keep"},
+    "filters/votes": {
+        "judges": [
+            {"judge": {"model": "meta-llama/Meta-Llama-3-8B"}},
+            {"judge": {"model": "Qwen/Qwen2.5-VL-7B-Instruct"}, "as_chat": True},
+        ],
+        "min_agreement": 0.5,
+    },
+    "filters/needs_image": {
+        "model": {"model": "meta-llama/Meta-Llama-3-8B-Instruct"},
+        "action": "weigh",
+    },
+    "filters/difficulty": {"model": {"model": "Qwen/Qwen2-VL-2B-Instruct"}, "max_right": 0.75},
 }
 FAMILIES = {
     "sources": "Where rows come from: pairs of a domain, seed tasks, replay, benchmark questions.\n"

@@ -56,9 +56,12 @@ def test_stage_names_are_unique_and_in_the_order_of_the_data_flow():
     assert list(dict.fromkeys(order)) == [
         "collect",
         "curate",
+        "convert",
+        "seeds",
         "synthesizer",
         "generate",
         "filter",
+        "repair",
         "mix",
         "train",
         "evaluate",

@@ -75,3 +75,14 @@ def test_sections_shown_in_the_readme_are_sections_of_a_recipe(line: str):
 def _adapt(folder: Path, *words: str) -> subprocess.CompletedProcess[str]:
     command = [sys.executable, "-m", "engine.cli", *words]
     return subprocess.run(command, cwd=folder, capture_output=True, text=True, timeout=120)
+
+
+def test_the_readmes_example_of_a_generator_is_valid(tmp_path):
+    (block,) = re.findall(r"```yaml\n(generator:.*?)```", README, re.S)
+    recipe = tmp_path / "mine.yaml"
+    head = "recipe: 1\nname: mine\nsource: {use: pocket, world: cells, num_rows: 9}\n"
+    head += "base: {model: pocket/base}\nbenchmarks: {domain: [holdout]}\n"
+    recipe.write_text(head + block)
+    done = _adapt(tmp_path, "validate", "mine.yaml")
+
+    assert (done.returncode, done.stdout[:17]) == (0, "mine.yaml: valid ")

@@ -6,13 +6,14 @@ import os
 import signal
 import subprocess
 import time
+from collections.abc import Iterator
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from engine.artifacts import Inputs, Outputs
-from engine.diagnostics import StageError
+from engine.diagnostics import EngineDiedError, StageError
 from engine.plan import keys
 from engine.plan.stage import Needs, Node, Plan, Port, Stage, Stopped, Tools
 
@@ -73,8 +74,11 @@ def _slow(inputs: Inputs, params: SlowParams, outputs: Outputs, tools: Tools) ->
                 marks.write(f"{batch[0]}\n")
         return [{"number": batch[0]}]
 
+    def works(todo: Iterator[tuple[int, Any]]) -> Iterator[tuple[int, list[dict[str, int]]]]:
+        return ((number, work(batch)) for number, batch in todo)
+
     batches = [[number] for number in range(params.num_batches)]
-    for _, rows in tools.shards("batch", batches, work, "batches", len(batches)):
+    for _, rows in tools.shards("batch", lambda: batches, works, "batches", len(batches)):
         outputs.rows("rows").write(rows[0])
 
 
@@ -94,7 +98,14 @@ def _fail(inputs: Inputs, params: FailParams, outputs: Outputs, tools: Tools) ->
         raise StageError("there are no rows to read", hint="choose another source")
     if params.how == "bug":
         raise ZeroDivisionError("division by zero")
-    os.kill(os.getpid(), signal.SIGKILL)
+    if params.how == "engine":
+        raise EngineDiedError("the engine died")
+    os.kill(os.getpid(), signal.SIGABRT if params.how == "abort" else signal.SIGKILL)
+
+
+def _isolating(inputs: Inputs, params: FailParams, outputs: Outputs, tools: Tools) -> None:
+    outputs.write_json("has_crashed.json", tools.machine.has_crashed)
+    _fail(inputs, params, outputs, tools)
 
 
 def _bulk(inputs: Inputs, params: BulkParams, outputs: Outputs, tools: Tools) -> None:
@@ -173,6 +184,7 @@ STAGES = {
         Stage("stoppable", 1, MANY, SlowParams, Needs(), _stoppable),
         Stage("fail", 1, MANY, FailParams, Needs(), _fail),
         Stage("fail_in_parts", 1, MANY, FailParams, Needs(sharded=True), _fail_in_parts),
+        Stage("isolating", 1, MANY, FailParams, Needs(isolates=True), _isolating),
         Stage("report", 1, MANY, FailParams, Needs(), _fail),
         Stage("bulk", 1, MANY, BulkParams, Needs(), _bulk),
         Stage("late", 1, MANY, SlowParams, Needs(), _late),

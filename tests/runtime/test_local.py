@@ -148,6 +148,19 @@ def test_what_may_pass_is_tried_again_with_growing_pauses(tmp_path: Path, how: s
     assert waits == [0.05, 0.2]
 
 
+@pytest.mark.parametrize("how", ["abort", "engine"])
+def test_a_node_that_isolates_rows_may_crash_more_often_than_others(tmp_path: Path, how: str):
+    build = PlanBuilder()
+    build.add("isolating", how=how, marks=str(tmp_path / "isolating"), times=6)
+    build.add("fail", how=how, marks=str(tmp_path / "fail"), times=6)
+    run, outcome = execute(build.plan(), tmp_path)
+
+    assert states(run) == {"isolating": "ran", "fail": "failed"}
+    assert [failure.node.id for failure in outcome.failures] == ["fail"]
+    (artifact,) = tmp_path.rglob("has_crashed.json")
+    assert artifact.read_text() == "true\n"
+
+
 @pytest.mark.parametrize("how", ["stage", "bug"])
 def test_what_will_not_pass_fails_at_once(tmp_path: Path, how: str):
     build = PlanBuilder()

@@ -18,7 +18,7 @@ import pytest
 from engine.artifacts import FileEntry
 from engine.plan import graph
 from engine.plan.stage import Plan
-from engine.runtime import remote
+from engine.runtime import grades, remote
 from engine.runtime.remote import Remote, RemoteError
 from engine.runtime.shared import Mirror, SharedLock, SharedStore
 from engine.runtime.store import SEALED_NS, Store, _sealed_text
@@ -283,3 +283,17 @@ def test_a_machine_that_is_lost_leaves_its_shards_to_the_next(
     assert states(run) == {"slow": "ran"}
     assert len(marks.read_text().split()) <= 30 + num_done - num_kept
     assert not list(remote.names(f"scratch/{key}"))
+
+
+def test_grades_of_one_machine_are_seen_on_another(tmp_path: Path, url: str):
+    here, there = opened(tmp_path / "here", url), opened(tmp_path / "there", url)
+    tasks = publish(here, node(), "kept")
+    for store, task in ((here, "a"), (there, "b")):
+        session = grades.Session(store, tasks.manifest.key, "anna")
+        journal = grades.Journal(session)
+        journal.add(task=task, row={}, said="accuracy", value=5)
+        journal.close()
+        session.publish(store.get(tasks.manifest.key), "run")
+
+    seen = grades.rows(opened(tmp_path / "third", url), tasks.manifest.key)
+    assert [row["task"] for row in seen] == ["a", "b"]

@@ -3,7 +3,7 @@ from __future__ import annotations
 import pytest
 
 from engine import package_data, prompts
-from engine.scorers._text import conclusion, normal, numbers
+from engine.wording import conclusion, normal, numbers
 from tests.scorers.asking import score
 
 
