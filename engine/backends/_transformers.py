@@ -304,7 +304,12 @@ class TransformersSession(Talk):
         return prefilled(self._model, {**batch, "past_key_values": cache}, self._kit.pad_id)
 
     def _read_prefix(self, tokens: tuple[int, ...]) -> Any:
-        """Return the keys and values of a beginning; None if they are not one for each token."""
+        """Return the keys and values of a beginning; None if they are not one for each token.
+
+        Nor where a beginning attends to what follows it.
+        """
+        if self._kit.family.marks_answer:
+            return None
         import numpy as np
         import torch
 
@@ -354,6 +359,8 @@ class TransformersSession(Talk):
         if kit.family.marks_image_tokens:
             marked = ids == kit.image_token_id
             batch[kit.family.marks_image_tokens] = marked.long()
+        if kit.family.marks_answer:
+            batch[kit.family.marks_answer] = ids.new_zeros(ids.shape)
         return {name: self._moved(tensor) for name, tensor in batch.items()}
 
     def _moved(self, tensor: Any) -> Any:

@@ -35,7 +35,12 @@ class ModelFamily:
     # the batch in a row) or 1 (rows of the batch first); None: only the processor knows.
     image_axis: int | None = 0
     marks_image_tokens: str = ""  # the tensor in which the forward pass wants them marked by 1
+    # The tensor in which it wants marked by 1 what is no prompt: the tokens of a prompt attend to
+    # each other in both directions, so that no beginning of it can be read by itself.
+    marks_answer: str = ""
     has_own_token: bool = False  # images are other tokens than the marker that templates write
+    chat_template: str = ""  # of checkpoints that come without one
+    added_by_processor: str = ""  # after the images of a text; the template writes it itself
     image_options: Mapping[str, Any] = field(default_factory=dict)  # that the processor adds
     # Where released checkpoints, which are all that vLLM reads, use other names than transformers'
     # modules have: module prefix -> stored prefix. Empty: as transformers saves them.

@@ -109,6 +109,8 @@ class ChatFormat:
         """Render turns and open the next one, for `opens` to be written by the model."""
         pieces = self.render(turns).pieces
         header = self.opening if opens == "assistant" else self.markers("user").header
+        if opens == "user" and self.has_template and not header:
+            raise ChatError("the model's format does not tell where a question begins")
         return (*pieces, Piece(header))
 
     def end_of_text(self) -> str:

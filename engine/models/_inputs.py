@@ -151,16 +151,14 @@ class InputMaker:
 
     def _ask_expansion(self, picture: Any) -> str:
         kit = self.kit
-        made = kit.processor(
-            text=[kit.image_marker], images=[[picture]], return_tensors="pt", padding=False
-        )
+        made = kit.processor(text=[kit.image_marker], images=[[picture]], padding=False)
         ids = [int(i) for i in made["input_ids"][0]]
         if ids and ids[0] == kit.tokenizer.bos_token_id and self._adds_bos(kit.image_marker or ""):
             ids = ids[1:]
         text = str(kit.tokenizer.decode(ids, skip_special_tokens=False))
         if kit.tokenizer(text, add_special_tokens=False)["input_ids"] != ids:
             raise ChatError("the tokens of an image cannot be written as text")
-        return text
+        return text.removesuffix(kit.family.added_by_processor)
 
     def _adds_bos(self, text: str) -> bool:
         """Tell whether tokenising adds a begin-of-text: not where the template wrote one itself."""

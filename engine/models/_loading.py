@@ -78,6 +78,8 @@ def open_kit(path: str, revision: str | None = None, trust_remote_code: bool = F
     except (OSError, ValueError, ImportError) as error:
         raise StageError(f"the processor of `{path}` cannot be opened: {error}") from error
     tokenizer = processor.tokenizer if family.has_vision else processor
+    if not any(getattr(one, "chat_template", None) for one in (processor, tokenizer)):
+        processor.chat_template = family.chat_template or None  # saved with what is trained on it
     marker = _image_marker(processor) if family.has_vision else None
     eos = tokenizer.eos_token or ""
     control = control_tokens(tokenizer, marker)

@@ -71,6 +71,9 @@ def collate(rows: Sequence[Example], inputs: InputMaker) -> tuple[dict[str, Any]
     if kit.family.marks_image_tokens:
         marked = batch["input_ids"] == kit.image_token_id
         batch[kit.family.marks_image_tokens] = marked.long()
+    if kit.family.marks_answer:
+        begun = np.logical_or.accumulate(labels != IGNORED, axis=1)
+        batch[kit.family.marks_answer] = torch.from_numpy(begun.astype(np.int64))
     return batch, torch.from_numpy(labels)
 
 

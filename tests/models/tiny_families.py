@@ -233,6 +233,36 @@ def gemma3(folder: Path) -> Path:
     return _write(folder, model, pictures, words, settings)
 
 
+def paligemma(folder: Path) -> Path:
+    """Write a random PaliGemma of 32-pixel images, 16 tokens each, without a chat template."""
+    import torch
+    from transformers import PaliGemmaConfig, PaliGemmaForConditionalGeneration
+    from transformers.models.siglip.image_processing_pil_siglip import SiglipImageProcessorPil
+
+    words = tiny.tokenizer(("<pad>", "<eos>", "<bos>", "<image>"), None)
+    words.bos_token, words.eos_token = "<bos>", "<eos>"
+    config = PaliGemmaConfig(
+        vision_config={
+            **{"hidden_size": 32, "intermediate_size": 64, "num_hidden_layers": 2},
+            **{"num_attention_heads": 1, "image_size": 32, "patch_size": 8},
+            **{"vision_use_head": False},
+        },
+        text_config=_text(words, "gemma", vocab_size=2048),  # for places in an image
+        image_token_index=words.convert_tokens_to_ids("<image>"),
+        vocab_size=2048,
+        projection_dim=32,
+        hidden_size=32,
+        bos_token_id=words.bos_token_id,
+        eos_token_id=words.eos_token_id,
+        pad_token_id=words.pad_token_id,
+    )
+    pictures = SiglipImageProcessorPil(size={"height": 32, "width": 32})
+    pictures.image_seq_length = 16
+    torch.manual_seed(0)
+    model = PaliGemmaForConditionalGeneration(config)
+    return _write(folder, model, pictures, words, {"processor_class": "PaliGemmaProcessor"})
+
+
 MAKERS = {
     "qwen2_vl": qwen2_vl,
     "qwen2_5_vl": qwen2_5_vl,
@@ -240,4 +270,5 @@ MAKERS = {
     "internvl": internvl,
     "smolvlm": smolvlm,
     "gemma3": gemma3,
+    "paligemma": paligemma,
 }

@@ -1,0 +1,30 @@
+"""PaliGemma 1 and 2 (Beyer et al. 2024; Steiner et al. 2024): images and prompt see each other whole.
+
+Released without a chat template: images, begin-of-text, the prompt, a newline; the answer follows.
+Only the first question of a conversation is such a prompt in training, the whole prompt when it
+answers.
+"""
+
+from __future__ import annotations
+
+from engine.models import ModelFamily
+
+PLUGIN = ModelFamily(
+    version=1,
+    model_types=("paligemma",),
+    auto_class="AutoModelForImageTextToText",
+    parts={
+        "vision": ("model.vision_tower",),
+        "projector": ("model.multi_modal_projector",),
+        "language": ("model.language_model", "lm_head"),
+    },
+    marks_answer="token_type_ids",
+    added_by_processor="<bos>\n",
+    chat_template=(
+        "{% for m in messages %}{% for p in m['content'] %}"
+        "{% if p['type'] == 'image' %}<image>{% endif %}{% endfor %}{% endfor %}<bos>"
+        "{% for m in messages %}{% for p in m['content'] %}"
+        "{% if p['type'] == 'text' %}{{ p['text'] }}{% endif %}{% endfor %}"
+        "{{ '\n' if m['role'] == 'user' else '<eos>' }}{% endfor %}"
+    ),
+)
