@@ -7,6 +7,7 @@ A config.json leaves out values that equal the defaults of its class: `_DEFAULTS
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from typing import Any, NamedTuple
 
@@ -43,6 +44,43 @@ _DEFAULTS: dict[str, dict[str, Any]] = {
         "num_attention_heads": 64,
         "num_key_value_heads": 8,
         "max_position_embeddings": 32768,
+    },
+    "qwen3_vl": {
+        "vocab_size": 151936,
+        "intermediate_size": 22016,
+        "num_key_value_heads": 32,
+        "head_dim": 128,
+        "max_position_embeddings": 128000,
+    },
+    "gemma": {
+        "vocab_size": 256000,
+        "hidden_size": 3072,
+        "intermediate_size": 24576,
+        "num_hidden_layers": 28,
+        "num_attention_heads": 16,
+        "num_key_value_heads": 16,
+        "head_dim": 256,
+        "max_position_embeddings": 8192,
+    },
+    "gemma2": {
+        "vocab_size": 256000,
+        "hidden_size": 2304,
+        "intermediate_size": 9216,
+        "num_hidden_layers": 26,
+        "num_attention_heads": 8,
+        "num_key_value_heads": 4,
+        "head_dim": 256,
+        "max_position_embeddings": 8192,
+    },
+    "gemma3": {
+        "vocab_size": 262208,
+        "hidden_size": 2304,
+        "intermediate_size": 9216,
+        "num_hidden_layers": 26,
+        "num_attention_heads": 8,
+        "num_key_value_heads": 4,
+        "head_dim": 256,
+        "max_position_embeddings": 131072,
     },
     "mllama": {
         "vocab_size": 128256,
@@ -98,6 +136,40 @@ _VISION_DEFAULTS: dict[str, dict[str, Any]] = {
         "mlp_ratio": 4,
         "num_heads": 16,
     },
+    "qwen3_vl": {
+        "depth": 27,
+        "hidden_size": 1152,
+        "intermediate_size": 4304,
+        "num_heads": 16,
+        "patch_size": 16,
+        "out_hidden_size": 3584,
+        "num_position_embeddings": 2304,
+        "deepstack_visual_indexes": (8, 16, 24),
+    },
+    "internvl": {
+        "hidden_size": 1024,
+        "intermediate_size": 4096,
+        "num_hidden_layers": 24,
+        "num_attention_heads": 16,
+        "image_size": (448, 448),
+        "patch_size": (14, 14),
+    },
+    "gemma3": {
+        "hidden_size": 768,
+        "intermediate_size": 3072,
+        "num_hidden_layers": 12,
+        "num_attention_heads": 12,
+        "image_size": 224,
+        "patch_size": 16,
+    },
+    "paligemma": {
+        "hidden_size": 768,
+        "intermediate_size": 3072,
+        "num_hidden_layers": 12,
+        "num_attention_heads": 12,
+        "image_size": 224,
+        "patch_size": 16,
+    },
     "qwen2_5_vl": {
         "depth": 32,
         "hidden_size": 3584,
@@ -106,6 +178,16 @@ _VISION_DEFAULTS: dict[str, dict[str, Any]] = {
         "out_hidden_size": 3584,
     },
 }
+_INNER = {  # the decoder of a config that does not name it
+    "qwen2_vl": "qwen2_vl",
+    "qwen2_5_vl": "qwen2_vl",
+    "qwen3_vl": "qwen3_vl",
+    "mllama": "mllama",
+    "internvl": "qwen2",
+    "gemma3": "gemma3",
+    "paligemma": "gemma",
+}
+_TIED_BY_DEFAULT = ("internvl", "gemma3", "paligemma")
 
 
 class Language(NamedTuple):
@@ -155,7 +237,7 @@ class Architecture(NamedTuple):
 
 def known_kinds() -> tuple[str, ...]:
     """Return every `model_type` that can be read."""
-    return (*_LLAMA_KINDS, "idefics3", "smolvlm", "llava_next", "mllama", "qwen2_vl", "qwen2_5_vl")
+    return (*_LLAMA_KINDS, *_VISION_COUNTS)
 
 
 def architecture(config: Config) -> Architecture | None:
@@ -179,15 +261,16 @@ def _text(config: Config, kind: str) -> dict[str, Any]:
     """Return the settings of the decoder, defaults filled in; Qwen2-VL of old wrote them flat."""
     is_flat = kind in _LLAMA_KINDS or kind.startswith("qwen2")
     given = config.get("text_config") or (config if is_flat else {})
-    inner = str(given.get("model_type") or "llama").removesuffix("_text")
+    inner = str(given.get("model_type") or _INNER.get(kind, "llama")).removesuffix("_text")
     if kind in ("qwen2_vl", "qwen2_5_vl", "mllama"):
-        inner = "mllama" if kind == "mllama" else "qwen2_vl"
+        inner = _INNER[kind]  # whatever it calls itself
     return {"kind": inner, **_DEFAULTS[""], **_DEFAULTS.get(inner, {}), **given}
 
 
 def _language(text: Config, config: Config, kind: str) -> Language:
     width, num_heads = int(text["hidden_size"]), int(text["num_attention_heads"])
-    tied = config.get("tie_word_embeddings", text.get("tie_word_embeddings", False))
+    tied = kind in _TIED_BY_DEFAULT or text.get("tie_word_embeddings", False)
+    tied = config.get("tie_word_embeddings", tied)
     crossing = text.get("cross_attention_layers") or ()
     return Language(
         width=width,
@@ -204,8 +287,8 @@ def _language(text: Config, config: Config, kind: str) -> Language:
 
 
 def _vision(seen: Config, config: Config, kind: str) -> Vision:
-    if kind in ("qwen2_vl", "qwen2_5_vl"):
-        is_new = kind == "qwen2_5_vl"
+    if kind.startswith("qwen"):
+        is_new = kind != "qwen2_vl"
         width = int(seen["hidden_size" if is_new else "embed_dim"])
         merge = int(seen.get("spatial_merge_size", 2))
         return Vision(
@@ -217,22 +300,35 @@ def _vision(seen: Config, config: Config, kind: str) -> Vision:
             tile_px=0,
             out_width=width * merge**2,
             merge=merge,
-            has_gate=is_new,
+            has_gate=kind == "qwen2_5_vl",
         )
     is_mllama = kind == "mllama"
     width = int(seen["hidden_size"])
-    merge = int(config.get("scale_factor", 2)) if kind in ("idefics3", "smolvlm") else 1
+    patch_px, tile_px = _side(seen["patch_size"]), _side(seen["image_size"])
+    merge, pools = 1, False
+    if kind in ("idefics3", "smolvlm"):
+        merge = int(config.get("scale_factor", 2))
+    elif kind == "internvl":
+        merge = round(1 / float(config.get("downsample_ratio", 0.5)))
+    elif kind == "gemma3":  # means of squares of patches
+        merge = tile_px // patch_px // math.isqrt(int(config.get("mm_tokens_per_image", 256)))
+        pools = True
     return Vision(
         width=width,
         num_layers=int(seen["num_hidden_layers"]) + int(seen.get("num_global_layers", 0)),
         num_heads=int(seen["attention_heads" if is_mllama else "num_attention_heads"]),
         mlp_width=int(seen["intermediate_size"]),
-        patch_px=int(seen["patch_size"]),
-        tile_px=int(seen["image_size"]),
-        out_width=int(seen["vision_output_dim"]) if is_mllama else width * merge**2,
+        patch_px=patch_px,
+        tile_px=tile_px,
+        out_width=int(seen["vision_output_dim"]) if is_mllama else width * (merge**2, 1)[pools],
         merge=merge,
         num_tiles=int(seen["max_num_tiles"]) if is_mllama else 1,
     )
+
+
+def _side(size: Any) -> int:
+    """Return the side of a square that is written as one number or as two."""
+    return int(size[0] if isinstance(size, list | tuple) else size)
 
 
 def _count_language(part: Language, text: Config, kind: str) -> int:
@@ -246,7 +342,8 @@ def _count_language(part: Language, text: Config, kind: str) -> int:
     mlp = 3 * width * part.mlp_width
     mlp += 2 * part.mlp_width + width if text.get("mlp_bias") and inner == "llama" else 0
     qk_norms = 2 * part.head_dim
-    layer = attention + mlp + 2 * width + (qk_norms if inner == "qwen3" else 0)
+    layer = attention + mlp + (4 if inner in ("gemma2", "gemma3") else 2) * width
+    layer += qk_norms if inner in ("qwen3", "qwen3_vl", "gemma3") else 0
     total = part.num_layers * layer + part.num_cross_layers * (qk_norms + 2)  # two gates each
     embedding = (part.vocab + 8 * (kind == "mllama")) * width
     return total + width + embedding + (0 if part.is_tied else part.vocab * width)
@@ -293,6 +390,45 @@ def _count_qwen2_vl(part: Vision, text: Language, seen: Config, config: Config) 
     }
 
 
+def _count_qwen3_vl(part: Vision, text: Language, seen: Config, config: Config) -> dict[str, int]:
+    width, inner = part.width, part.out_width
+    patches = (2 * _pixels(part) + 1 + int(seen["num_position_embeddings"])) * width
+    layers = sum(0 <= int(layer) < part.num_layers for layer in seen["deepstack_visual_indexes"])
+    merger = inner**2 + inner + (inner + 1) * int(seen["out_hidden_size"])
+    return {
+        "vision": patches + part.num_layers * _encoder_layer(part),
+        "projector": merger + 2 * width + layers * (merger + 2 * inner),  # one for each layer read
+    }
+
+
+def _count_internvl(part: Vision, text: Language, seen: Config, config: Config) -> dict[str, int]:
+    width, places = part.width, (part.tile_px // part.patch_px) ** 2 + 1
+    layer = _encoder_layer(part, has_bias=False) + 3 * width  # a bias, and a scale of each branch
+    layer += 3 * width if seen.get("attention_bias") else 0
+    layer += 2 * width if seen.get("use_qk_norm") else 0
+    layer -= 2 * width if seen.get("norm_type") == "rms_norm" else 0
+    embeddings = width * (1 + places + _pixels(part) + 1)
+    projector = 2 * part.out_width + (part.out_width + 1 + text.width + 1) * text.width
+    return {"vision": embeddings + part.num_layers * layer, "projector": projector}
+
+
+def _count_siglip(part: Vision, seen: Config) -> int:
+    width, places = part.width, (part.tile_px // part.patch_px) ** 2
+    layer = _encoder_layer(part)
+    head = layer - width if seen.get("vision_use_head", True) else 0  # one norm, and a probe
+    return width * (_pixels(part) + 1 + places + 2) + part.num_layers * layer + head
+
+
+def _count_gemma3(part: Vision, text: Language, seen: Config, config: Config) -> dict[str, int]:
+    projector = part.width * text.width + part.width
+    return {"vision": _count_siglip(part, seen), "projector": projector}
+
+
+def _count_paligemma(part: Vision, text: Language, seen: Config, config: Config) -> dict[str, int]:
+    projector = (part.width + 1) * int(config.get("projection_dim", 2048))
+    return {"vision": _count_siglip(part, seen), "projector": projector}
+
+
 def _count_mllama(part: Vision, text: Language, seen: Config, config: Config) -> dict[str, int]:
     width, tiles = part.width, part.num_tiles
     places = (part.tile_px // part.patch_px) ** 2 + 1
@@ -315,5 +451,9 @@ _VISION_COUNTS = {
     "llava_next": _count_llava_next,
     "qwen2_vl": _count_qwen2_vl,
     "qwen2_5_vl": _count_qwen2_vl,
+    "qwen3_vl": _count_qwen3_vl,
+    "internvl": _count_internvl,
+    "gemma3": _count_gemma3,
+    "paligemma": _count_paligemma,
     "mllama": _count_mllama,
 }

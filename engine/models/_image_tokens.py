@@ -31,14 +31,14 @@ def of_image(
     seen = model.vision
     if seen is None:
         return ImageTokens(0, 0)
-    if model.kind in ("qwen2_vl", "qwen2_5_vl"):
+    if model.kind.startswith("qwen"):
         return _qwen2_vl(seen, processor, width_px, height_px)
     if model.kind == "llava_next":
         return _llava_next(seen, processor, width_px, height_px)
     if model.kind == "mllama":  # padded to all of its tiles; the text attends to them from outside
         patches = (seen.tile_px // seen.patch_px) ** 2 + 1
         return ImageTokens(1, seen.num_tiles * _rounded_up(patches, 8))
-    tiles = _idefics3_tiles(processor, width_px, height_px)
+    tiles = _TILES[model.kind](processor, width_px, height_px)
     patches = (seen.tile_px // seen.patch_px) ** 2
     return ImageTokens(tiles * (patches // seen.merge**2), tiles * patches)
 
@@ -116,3 +116,47 @@ def _idefics3_tiles(processor: Mapping[str, Any], wide: int, high: int) -> int:
     if max(long_side, short_side) <= tile:
         return 1
     return (long_side // tile) * (short_side // tile) + 1
+
+
+def _internvl_tiles(processor: Mapping[str, Any], wide: int, high: int) -> int:
+    """Return how many squares the grid of the closest shape has, the small whole one included."""
+    if processor.get("crop_to_patches", True) is False:
+        return 1
+    fewest, most = processor.get("min_patches", 1), processor.get("max_patches", 12)
+    tile_area = math.prod((processor.get("size") or {"height": 448, "width": 448}).values())
+    sides = range(1, most + 1)
+    grids = [(c, r) for c in sides for r in sides if fewest <= c * r <= most]
+    best, gap = (1, 1), math.inf
+    for columns, rows in sorted(grids, key=lambda grid: grid[0] * grid[1]):
+        off = abs(wide / high - columns / rows)
+        if off < gap or (off == gap and wide * high > 0.5 * tile_area * columns * rows):
+            best, gap = (columns, rows), off
+    tiles = best[0] * best[1]
+    return tiles + (tiles > 1)
+
+
+def _gemma3_tiles(processor: Mapping[str, Any], wide: int, high: int) -> int:
+    """Return one, and the crops of a long picture where the checkpoint says so (pan and scan)."""
+    if not processor.get("do_pan_and_scan"):
+        return 1
+    smallest = processor.get("pan_and_scan_min_crop_size") or 256
+    most = processor.get("pan_and_scan_max_num_crops") or 4
+    ratio = processor.get("pan_and_scan_min_ratio_to_activate") or 1.2
+    longest, shortest = max(wide, high), min(wide, high)
+    if longest / shortest < ratio:
+        return 1
+    crops = min(most, max(2, min(longest // smallest, math.floor(longest / shortest + 0.5))))
+    return 1 if min(-(-longest // crops), shortest) < smallest else 1 + crops
+
+
+def _one_tile(processor: Mapping[str, Any], wide: int, high: int) -> int:
+    return 1
+
+
+_TILES = {
+    "idefics3": _idefics3_tiles,
+    "smolvlm": _idefics3_tiles,
+    "internvl": _internvl_tiles,
+    "gemma3": _gemma3_tiles,
+    "paligemma": _one_tile,
+}

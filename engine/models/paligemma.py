@@ -1,8 +1,7 @@
-"""PaliGemma 1 and 2 (Beyer et al. 2024; Steiner et al. 2024): images and prompt see each other whole.
+"""PaliGemma 1 and 2 (Beyer et al. 2024, Steiner et al. 2024): a prompt sees itself whole.
 
-Released without a chat template: images, begin-of-text, the prompt, a newline; the answer follows.
-Only the first question of a conversation is such a prompt in training, the whole prompt when it
-answers.
+Released without a chat template: images, begin-of-text, the prompt, a newline, then the answer.
+What comes before the first trained token is a prompt in training; all of it when it answers.
 """
 
 from __future__ import annotations

@@ -16,6 +16,21 @@ PUBLISHED = {
     "Qwen/Qwen2-VL-7B-Instruct": 8_291_375_616,
     "Qwen/Qwen2.5-VL-3B-Instruct": 3_754_622_976,
     "Qwen/Qwen2.5-VL-7B-Instruct": 8_292_166_656,
+    "Qwen/Qwen3-VL-2B-Instruct": 2_127_532_032,
+    "Qwen/Qwen3-VL-4B-Instruct": 4_437_815_808,
+    "Qwen/Qwen3-VL-8B-Instruct": 8_767_123_696,
+    "OpenGVLab/InternVL3-1B-hf": 938_193_024,
+    "OpenGVLab/InternVL3-2B-hf": 2_088_957_440,
+    "OpenGVLab/InternVL3-8B-hf": 7_944_373_760,
+    "HuggingFaceTB/SmolVLM-256M-Instruct": 256_484_928,
+    "HuggingFaceTB/SmolVLM-500M-Instruct": 507_482_304,
+    "HuggingFaceTB/SmolVLM-Instruct": 2_246_272_880,
+    "HuggingFaceTB/SmolVLM2-2.2B-Instruct": 2_246_784_880,
+    "google/gemma-3-4b-it": 4_300_079_472,
+    "google/gemma-3-12b-it": 12_187_325_040,
+    "google/gemma-3-27b-it": 27_432_406_640,
+    "google/paligemma-3b-pt-224": 2_923_466_480,
+    "google/paligemma2-3b-pt-224": 3_032_242_416,
     "meta-llama/Llama-3.2-11B-Vision-Instruct": 10_670_220_835,
     "meta-llama/Meta-Llama-3-8B": 8_030_261_248,
 }
@@ -86,6 +101,62 @@ TINY: dict[str, dict[str, Any]] = {
         },
         "tie_word_embeddings": True,
     },
+    "qwen3_vl": {
+        "model_type": "qwen3_vl",
+        "text_config": {"model_type": "qwen3_vl_text", **QWEN_TEXT, "head_dim": 24},
+        "vision_config": {
+            "depth": 2,
+            "hidden_size": 32,
+            "intermediate_size": 40,
+            "num_heads": 2,
+            "out_hidden_size": 64,
+            "num_position_embeddings": 49,
+            "deepstack_visual_indexes": [0, 1],
+        },
+    },
+    "internvl": {
+        "model_type": "internvl",
+        "text_config": {"model_type": "qwen2", **TEXT},
+        "vision_config": {**SEEN, **SEEN_LAYERS, "image_size": [32, 32], "patch_size": [8, 8]},
+    },
+    "internvl, untied, the large tower": {
+        "model_type": "internvl",
+        "text_config": {"model_type": "llama", **TEXT},
+        "vision_config": {
+            **SEEN,
+            **SEEN_LAYERS,
+            "image_size": [32, 32],
+            "patch_size": [8, 8],
+            "norm_type": "rms_norm",
+            "use_qk_norm": True,
+            "attention_bias": True,
+        },
+        "tie_word_embeddings": False,
+    },
+    "gemma3": {
+        "model_type": "gemma3",
+        "text_config": {"model_type": "gemma3_text", **TEXT, "head_dim": 24},
+        "vision_config": {**SEEN, **SEEN_LAYERS},
+        "mm_tokens_per_image": 4,
+    },
+    "gemma3, without a head": {
+        "model_type": "gemma3",
+        "text_config": {"model_type": "gemma3_text", **TEXT},
+        "vision_config": {**SEEN, **SEEN_LAYERS, "vision_use_head": False},
+        "mm_tokens_per_image": 16,
+    },
+    "paligemma": {
+        "model_type": "paligemma",
+        "text_config": {"model_type": "gemma", **TEXT},
+        "vision_config": {**SEEN, **SEEN_LAYERS, "vision_use_head": False},
+        "projection_dim": 64,
+    },
+    "paligemma 2": {
+        "model_type": "paligemma",
+        "text_config": {"model_type": "gemma2", **TEXT, "head_dim": 24},
+        "vision_config": {**SEEN, **SEEN_LAYERS},
+        "projection_dim": 64,
+    },
     "mllama": {
         "model_type": "mllama",
         "text_config": {**TEXT, "cross_attention_layers": [1]},
@@ -101,8 +172,6 @@ TINY: dict[str, dict[str, Any]] = {
         },
     },
 }
-# A plan says that it knows nothing of their sizes.
-WITHOUT_FORMULA = {"qwen3_vl", "internvl", "gemma3"}
 DEFAULTS = (
     "llama",
     "mistral",
@@ -112,6 +181,9 @@ DEFAULTS = (
     "smolvlm",
     "llava_next",
     "qwen2_vl",
+    "qwen3_vl",
+    "internvl",
+    "gemma3",
     "mllama",
 )
 
@@ -173,7 +245,7 @@ def test_the_families_and_the_formulas_know_the_same_types():
     loaded = [plugin.load("models", name) for name in plugin.names("models")]
 
     kinds = {kind for one in loaded for kind in one.model_types}
-    assert kinds - WITHOUT_FORMULA == set(_facts.known_kinds())
+    assert kinds == set(_facts.known_kinds())
 
 
 def test_another_type_has_no_formula():

@@ -9,8 +9,10 @@ import pytest
 from engine.images import decode
 from engine.models import _image_tokens
 from engine.models._known import KnownModel, ModelFinder
+from engine.models._loading import open_kit
 from tests.models import tiny
 from tests.models.test_families import llava_next
+from tests.models.tiny_families import MAKERS
 
 SIZES = [(64, 64), (640, 480), (480, 640), (100, 37), (37, 100), (1500, 300), (31, 700), (224, 225)]
 
@@ -27,8 +29,6 @@ def by_rule(model: KnownModel, size: tuple[int, int]) -> int:
 
 
 def test_llava_next_cuts_images_into_tiles(tmp_path: Path):
-    from engine.models._loading import open_kit
-
     kit = open_kit(str(llava_next(tmp_path)))
     model = known(tmp_path)
     for size in SIZES:
@@ -36,6 +36,34 @@ def test_llava_next_cuts_images_into_tiles(tmp_path: Path):
         made = kit.processor(text=[kit.image_marker], images=[[picture]], return_tensors="pt")
         image_id = kit.tokenizer.convert_tokens_to_ids(kit.image_marker)
         assert by_rule(model, size) == int((made["input_ids"] == image_id).sum()), size
+
+
+@pytest.mark.filterwarnings("ignore:__array__ impl:DeprecationWarning")  # PaliGemma's processor
+@pytest.mark.parametrize("name", MAKERS)
+def test_a_picture_takes_what_its_processor_makes_of_it(name: str, tmp_path: Path):
+    kit = open_kit(str(MAKERS[name](tmp_path)))
+    model = known(tmp_path)
+    for size in SIZES:
+        shown = [[decode(tiny.picture(size=size))]]
+        made = kit.processor(text=[kit.image_marker], images=shown, return_tensors="pt")
+        num_tokens = int((made["input_ids"] == kit.image_token_id).sum())
+        assert by_rule(model, size) == num_tokens, size
+
+
+@pytest.mark.parametrize("size", [(64, 64), (700, 500), (1200, 300), (300, 1400), (900, 700)])
+def test_gemma3_crops_long_pictures_where_it_is_told_to(size: tuple[int, int], tmp_path: Path):
+    from transformers.models.gemma3.image_processing_pil_gemma3 import Gemma3ImageProcessorPil
+
+    settings = {
+        "do_pan_and_scan": True,
+        "pan_and_scan_min_crop_size": 256,
+        "pan_and_scan_max_num_crops": 4,
+        "pan_and_scan_min_ratio_to_activate": 1.2,
+    }
+    made = Gemma3ImageProcessorPil(**settings)(
+        images=[[decode(tiny.picture(size=size))]], return_tensors="pt"
+    )
+    assert _image_tokens._gemma3_tiles(settings, *size) == made["pixel_values"].shape[0]
 
 
 def test_qwen2_vl_counts_cells_within_bounds():
