@@ -3,7 +3,7 @@
 A lock is a small file that names its holder. On one machine a dead holder is recognised at once, by
 process id, start time and boot; a holder that cannot be seen from here (another container, another
 machine, this one before a reboot) counts as dead when it has not touched its lock while somebody
-watched for a minute.
+watched for a minute. A lock whose text was damaged names nobody, and holds nothing.
 """
 
 from __future__ import annotations
@@ -12,6 +12,7 @@ import fcntl
 import json
 import os
 import time
+import zlib
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -37,7 +38,7 @@ class KeyLock:
             if self.is_held():
                 return False
             temporary = self._path.with_suffix(".new")  # the guard makes it ours
-            temporary.write_text(json.dumps(identity()), encoding="utf-8")
+            temporary.write_text(sealed(identity()), encoding="utf-8")
             temporary.replace(self._path)
             return True
 
@@ -148,12 +149,20 @@ def _link(path: str) -> str:
         return ""
 
 
+def sealed(holder: dict[str, Any]) -> str:
+    """Return the text of a lock: its holder, and a checksum of that line."""
+    text = json.dumps(holder)
+    return f"{text}\n{zlib.crc32(text.encode()):08x}\n"
+
+
 def _read(path: Path) -> dict[str, Any] | None:
     try:
-        found = json.loads(path.read_text(encoding="utf-8"))
+        text, _, check = path.read_text(encoding="utf-8").partition("\n")
+        found = json.loads(text)
     except (FileNotFoundError, ValueError):
         return None
-    return found if isinstance(found, dict) else None
+    is_whole = check.strip() == f"{zlib.crc32(text.encode()):08x}"
+    return found if is_whole and isinstance(found, dict) else None
 
 
 @contextmanager

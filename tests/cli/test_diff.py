@@ -68,9 +68,9 @@ def test_a_change_is_told_with_its_place_and_effect(folder: Path, capsys):
         diff(capsys, "mine.yaml")
         == """\
 HEAD:mine.yaml -> mine.yaml
-1 change in meaning: 5 of 16 nodes run again, training rows unchanged
+1 change in meaning: 5 of 17 nodes run again, training rows unchanged
 
-  training.learning_rate: 0.001 -> 0.0005  (mine.yaml:38)
+  training.learning_rate: 0.001 -> 0.0005  (mine.yaml:40)
       runs again: train
       then 4 nodes downstream
 
@@ -176,7 +176,7 @@ def test_a_mistake_of_another_revision_is_shown_as_of_that_revision(folder: Path
     git("-c", "user.name=a", "-c", "user.email=a@b", "commit", "--quiet", "-am", "second")
     edit(folder / "mine.yaml", "learning_rat:", "learning_rate:")
 
-    assert "--> HEAD:mine.yaml:38:3" in diff(capsys, "mine.yaml", code=1)
+    assert "--> HEAD:mine.yaml:40:3" in diff(capsys, "mine.yaml", code=1)
 
 
 def test_one_side_outside_of_git_is_refused(tmp_path: Path, capsys, monkeypatch):

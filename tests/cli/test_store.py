@@ -169,9 +169,9 @@ def test_gc_removes_what_dead_processes_left(fill, call: Call, root: Path):
     (root / "scratch" / ("a" * 64)).mkdir(parents=True)
     (root / "tmp" / f"{'b' * 64}-0a").mkdir(parents=True)
     dead = locks.identity() | {"start": "another"}
-    (root / "locks" / f"{'c' * 64}.lock").write_text(json.dumps(dead))
+    (root / "locks" / f"{'c' * 64}.lock").write_text(locks.sealed(dead))
     alive = locks.identity() | {"host": "elsewhere"}
-    (root / "locks" / f"{'9' * 64}.lock").write_text(json.dumps(alive))
+    (root / "locks" / f"{'9' * 64}.lock").write_text(locks.sealed(alive))
     (root / "realised" / f"{'d' * 64}.json").write_text(json.dumps({"key": "e" * 64}))
     _, found = call("gc")
 

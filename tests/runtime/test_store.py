@@ -193,7 +193,7 @@ def test_a_lock_whose_process_id_was_given_to_another_process_is_broken(tmp_path
     store = Store(tmp_path)
     store.lock("k").try_acquire()
     path = tmp_path / "locks" / "k.lock"
-    path.write_text(json.dumps(locks.identity() | {"start": "another"}))
+    path.write_text(locks.sealed(locks.identity() | {"start": "another"}))
 
     assert store.lock("k").try_acquire()
 
@@ -205,7 +205,7 @@ def test_a_lock_of_a_holder_out_of_sight_is_broken_after_a_minute_without_a_touc
     now = [0.0]
     KeyLock(tmp_path, "k").try_acquire()
     path = tmp_path / "k.lock"
-    path.write_text(json.dumps(locks.identity() | {field: "another"}))
+    path.write_text(locks.sealed(locks.identity() | {field: "another"}))
     waiting = KeyLock(tmp_path, "k", lambda: now[0])
 
     assert not waiting.try_acquire()
@@ -218,12 +218,21 @@ def test_a_lock_of_a_holder_out_of_sight_is_broken_after_a_minute_without_a_touc
     assert waiting.try_acquire()
 
 
+@pytest.mark.parametrize("field", ["host", "boot", "namespace"])
+def test_a_damaged_lock_is_nobodys_however_far_away_its_holder_seems(tmp_path: Path, field: str):
+    KeyLock(tmp_path, "k").try_acquire()
+    path = tmp_path / "k.lock"
+    path.write_text(path.read_text().replace(locks.identity()[field], "damaged"))
+
+    assert KeyLock(tmp_path, "k").try_acquire()
+
+
 def test_a_process_that_lost_its_lock_knows(tmp_path: Path):
     lock = KeyLock(tmp_path, "k")
     lock.try_acquire()
     assert lock.is_ours()
     path = tmp_path / "k.lock"
-    path.write_text(json.dumps(locks.identity() | {"pid": 1}))
+    path.write_text(locks.sealed(locks.identity() | {"pid": 1}))
 
     assert not lock.is_ours()
 
