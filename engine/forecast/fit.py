@@ -7,7 +7,7 @@ is not known is no mistake.
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from typing import Any
+from typing import Any, NamedTuple
 
 from engine import plugin
 from engine.diagnostics import Diagnostic, RequestError, nearest
@@ -22,10 +22,15 @@ _SMALLEST_TEXT = 8  # tokens of the shortest chat around an image
 _DECODER = ("q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj", "lm_head")
 _SEEING = {  # linear layers beside those of the decoder
     "idefics3": ("out_proj", "fc1", "fc2", "proj"),
+    "smolvlm": ("out_proj", "fc1", "fc2", "proj"),
     "llava_next": ("out_proj", "fc1", "fc2", "linear_1", "linear_2"),
     "mllama": ("fc1", "fc2", "multi_modal_projector"),
     "qwen2_vl": ("qkv", "proj", "fc1", "fc2", "0", "2"),
     "qwen2_5_vl": ("qkv", "proj", "0", "2"),
+    "qwen3_vl": ("qkv", "proj", "linear_fc1", "linear_fc2"),
+    "internvl": ("projection_layer", "fc1", "fc2", "linear_1", "linear_2"),
+    "gemma3": ("out_proj", "fc1", "fc2"),
+    "paligemma": ("out_proj", "fc1", "fc2", "linear"),
 }
 
 Place = tuple[str | int, ...]
@@ -43,6 +48,7 @@ def mistakes(recipe: Recipe, models: ModelFinder) -> list[Diagnostic]:
     """Return what does not fit the models of one arm."""
     return [
         *_unknown_families(recipe, models),
+        *_not_in_vllm(recipe, models),
         *layouts.mistakes(recipe, models),
         *_parts_of_text_models(recipe, models),
         *_too_short_rows(recipe, models),
@@ -55,24 +61,35 @@ def _families() -> dict[str, ModelFamily]:
     return {kind: family for family in loaded for kind in family.model_types}
 
 
-def _named_models(recipe: Recipe) -> Iterator[tuple[str, str | None, Place]]:
+class _Named(NamedTuple):
+    """A model that a recipe names; `place` holds its keys `model` and `backend`."""
+
+    name: str
+    revision: str | None
+    backend: str
+    place: Place
+
+
+def _named_models(recipe: Recipe) -> Iterator[_Named]:
     """Yield every model that a recipe names, and where."""
-    yield recipe.base.model, recipe.base.revision, ("base", "model")
-    if recipe.generator is not None:
-        yield recipe.generator.model, recipe.generator.revision, ("generator", "model")
+    base, generator = recipe.base, recipe.generator
+    yield _Named(base.model, base.revision, base.backend.name, ("base",))
+    if generator is not None:
+        backend = generator.backend.name
+        yield _Named(generator.model, generator.revision, backend, ("generator",))
     for group in ("pairs", "tasks"):
         for number, use in enumerate(getattr(recipe.filters, group)):
-            judge = use.settings.get("judge")
-            if isinstance(judge, plugin.ModelUse):
-                place: Place = ("filters", group, number, "judge", "model")
-                yield judge.model, judge.revision, place
-            elif isinstance(judge, Mapping):
-                place = ("filters", group, number, "judge", "model")
-                yield judge["model"], judge.get("revision"), place
+            for key, value in use.settings.items():
+                place: Place = ("filters", group, number, key)
+                if isinstance(value, plugin.ModelUse):
+                    yield _Named(value.model, value.revision, value.backend.name, place)
+                elif isinstance(value, Mapping) and {"model", "backend"} <= value.keys():
+                    backend = value["backend"]["use"]
+                    yield _Named(value["model"], value.get("revision"), backend, place)
 
 
 def _unknown_families(recipe: Recipe, models: ModelFinder) -> Iterator[Diagnostic]:
-    for name, revision, place in _named_models(recipe):
+    for name, revision, _, place in _named_models(recipe):
         known = models.find(name, revision)
         if known is None or known.kind in known_kinds():
             continue
@@ -83,7 +100,18 @@ def _unknown_families(recipe: Recipe, models: ModelFinder) -> Iterator[Diagnosti
         kinds = ", ".join(sorted(families))
         hint = f"known types: {kinds}" + (f"; `{close}` is close" if close else "")
         message = f"no model family knows the type of `{name}`: `{known.kind}` ({known.basis})"
-        yield Diagnostic("unknown-model-family", message, recipe.span(*place), hint)
+        yield Diagnostic("unknown-model-family", message, recipe.span(*place, "model"), hint)
+
+
+def _not_in_vllm(recipe: Recipe, models: ModelFinder) -> Iterator[Diagnostic]:
+    """Refuse the backend vllm for a model that it lacks, or that it reads in another way."""
+    for name, revision, backend, place in _named_models(recipe):
+        known = models.find(name, revision) if backend == "vllm" else None
+        family = _families().get(known.kind) if known is not None else None
+        if family is not None and family.not_in_vllm:
+            message = f"`vllm` does not answer as `{name}`: {family.not_in_vllm}"
+            span = recipe.span(*place, "backend")
+            yield Diagnostic("backend-model", message, span, "write `backend: {use: transformers}`")
 
 
 def _parts_of_text_models(recipe: Recipe, models: ModelFinder) -> Iterator[Diagnostic]:

@@ -45,6 +45,7 @@ class ModelFamily:
     # Where released checkpoints, which are all that vLLM reads, use other names than transformers'
     # modules have: module prefix -> stored prefix. Empty: as transformers saves them.
     stored_prefixes: Mapping[str, str] = field(default_factory=dict)
+    not_in_vllm: str = ""  # why vLLM's answers are not the model's own; empty: they are
     params: type = field(default=NoParams)
 
     def stored_name(self, parameter_name: str) -> str:

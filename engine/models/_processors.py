@@ -1,14 +1,13 @@
 """Opens the processor of an MLLM, with or without torchvision.
 
-Images are prepared by PIL wherever a family can, whether torchvision is installed or not: its
-resizing gives other pixels, and a result must not depend on a package that happens to be there.
-Families that also see videos have a processor for those that exists for torchvision alone. No
-recipe shows videos, so where torchvision is missing a stand-in keeps its settings and refuses work.
+Images are prepared by PIL, whether torchvision is installed or not: its resizing gives other
+pixels, and a result must not depend on a package that happens to be there. Families that also see
+videos have a processor for those that exists for torchvision alone. No recipe shows videos, so a
+stand-in keeps its settings and refuses work.
 """
 
 from __future__ import annotations
 
-import importlib.util
 import inspect
 import json
 from collections.abc import Mapping
@@ -30,7 +29,7 @@ def open_processor(path: str, model_type: str, options: Mapping[str, Any]) -> An
     import transformers
 
     name = PROCESSORS.get(model_type)
-    if name is None or _has_torchvision():
+    if name is None:
         return transformers.AutoProcessor.from_pretrained(path, backend="pil", **options)
     return without_videos(path, getattr(transformers, name), options)
 
@@ -51,10 +50,6 @@ def without_videos(path: str, kind: Any, options: Mapping[str, Any]) -> Any:
     # The class checks that its parts are of transformers' own; its name stays, for it is saved.
     lenient = type(kind.__name__, (kind,), {"check_argument_for_proper_class": _accept})
     return lenient(image_processor, tokenizer, videos, **rest)
-
-
-def _has_torchvision() -> bool:
-    return importlib.util.find_spec("torchvision") is not None
 
 
 def _accept(self: Any, argument_name: str, argument: Any) -> Any:
@@ -79,7 +74,7 @@ def _stand_in(settings: Mapping[str, Any]) -> Any:
             return settings.get(name)
 
         def __call__(self, *_: object, **__: object) -> Any:
-            raise ValueError("videos need the package torchvision")
+            raise ValueError("no recipe shows videos")
 
     return Videos()
 

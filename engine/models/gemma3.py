@@ -15,4 +15,10 @@ PLUGIN = ModelFamily(
     },
     marks_image_tokens="token_type_ids",
     has_own_token=True,
+    stored_prefixes={
+        "model.vision_tower.": "vision_tower.vision_model.",
+        "model.multi_modal_projector.": "multi_modal_projector.",
+        "model.language_model.": "language_model.model.",
+        "lm_head.": "language_model.lm_head.",
+    },
 )

@@ -17,4 +17,5 @@ PLUGIN = ModelFamily(
         "language": ("model.language_model", "lm_head"),
     },
     image_axis=None,
+    not_in_vllm="vLLM gave its architecture up",
 )

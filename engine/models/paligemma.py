@@ -26,4 +26,11 @@ PLUGIN = ModelFamily(
         "{% if p['type'] == 'text' %}{{ p['text'] }}{% endif %}{% endfor %}"
         "{{ '\n' if m['role'] == 'user' else '<eos>' }}{% endfor %}"
     ),
+    stored_prefixes={
+        "model.vision_tower.": "vision_tower.vision_model.",
+        "model.multi_modal_projector.": "multi_modal_projector.",
+        "model.language_model.": "language_model.model.",
+        "lm_head.": "language_model.lm_head.",
+    },
+    not_in_vllm="vLLM lets the words of a prompt see only those before them",
 )

@@ -49,8 +49,8 @@ pytestmark = [
 @pytest.mark.parametrize("model", ["base", "synthesizer", "judge"])
 def test_vllm_answers_what_transformers_answers(model: str):
     command = ["tests.backends.ask_backend"]
-    found = _asked(INTERPRETER, *command, "vllm", model)
-    expected = _asked(sys.executable, *command, "transformers", model)
+    found = asked(INTERPRETER, *command, "vllm", model)
+    expected = asked(sys.executable, *command, "transformers", model)
 
     assert found["raw"] == expected["raw"]
     for ours, theirs in zip(found["scores"], expected["scores"], strict=True):
@@ -114,7 +114,7 @@ def test_an_adapter_without_effect_stops_the_run(model: Path, tmp_path: Path):
 
 def test_two_copies_of_a_model_share_the_requests():
     found = _session("copies")
-    expected = _asked(sys.executable, "tests.backends.ask_backend", "transformers", "judge")
+    expected = asked(sys.executable, "tests.backends.ask_backend", "transformers", "judge")
 
     assert found == {"engines": 2, "raw": expected["raw"]}
 
@@ -130,10 +130,10 @@ def test_a_model_that_vllm_does_not_know_is_named(tmp_path: Path):
 
 
 def _session(*arguments: str) -> Any:
-    return _asked(INTERPRETER, "tests.backends.vllm_session", *arguments)
+    return asked(INTERPRETER, "tests.backends.vllm_session", *arguments)
 
 
-def _asked(python: str, *arguments: str) -> Any:
+def asked(python: str, *arguments: str) -> Any:
     environment = os.environ | {"PYTHONPATH": str(ROOT), "HF_HUB_OFFLINE": "1"}
     done = subprocess.run(
         [python, "-m", *arguments],

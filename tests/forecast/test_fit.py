@@ -9,6 +9,7 @@ import pytest
 from engine import package_data
 from engine.diagnostics import Diagnostic, RequestError
 from engine.forecast import fit
+from engine.models import _facts
 from engine.models._known import ModelFinder
 from engine.recipe.load import load_experiment
 
@@ -73,6 +74,35 @@ def test_an_unknown_family_is_named_with_those_that_are_known(tmp_path: Path):
     assert one.hint.endswith("`qwen3_vl` is close")
 
 
+MLLAMA = "base.model=meta-llama/Llama-3.2-11B-Vision-Instruct"
+
+
+def test_a_model_that_vllm_reads_in_another_way_is_refused_before_a_run(tmp_path: Path):
+    one = only(found(MLLAMA, "base.backend.use=vllm"))
+
+    assert (one.code, str(one.span)) == ("backend-model", "--set base.backend.use")
+    assert one.message.startswith("`vllm` does not answer as `meta-llama/Llama-3.2-11B-Vision-")
+    assert found(MLLAMA) == []
+
+
+def test_a_judge_that_vllm_lacks_is_found_in_any_filter(tmp_path: Path):
+    text = (RECIPES / "quickstart.yaml").read_text()
+    before = "judge: {model: pocket/judge, backend: {use: transformers, batch_size: 64}}"
+    after = "judge: {model: google/paligemma-3b-pt-224, backend: {use: vllm}}"
+    assert before in text
+    recipe = tmp_path / "x.yaml"
+    text = text.replace(before, after).replace("consistency_pocket@1", "consistency@2")
+    recipe.write_text(text)
+    one = only(fit.mistakes(load_experiment(recipe, []).recipe, ModelFinder()))
+
+    assert one.code == "backend-model"
+    assert str(one.span).startswith(f"{recipe}:")
+
+
+def test_every_kind_that_sees_has_its_layers_listed():
+    assert {*fit._SEEING} == {*_facts.known_kinds()} - {*_facts._LLAMA_KINDS}
+
+
 def test_a_model_that_is_not_here_is_no_mistake():
     assert found("base.model=who/knows") == []
 
@@ -111,7 +141,7 @@ def test_the_layers_that_can_be_named_are_those_of_the_models():
 
     from tests.models.test_facts import TINY
 
-    for kind in ("llama", "idefics3", "llava_next", "mllama", "qwen2_vl", "qwen2_5_vl"):
+    for kind in ("llama", *fit._SEEING):
         made = transformers.AutoConfig.for_model(**TINY[kind])
         auto = "AutoModelForCausalLM" if kind == "llama" else "AutoModelForImageTextToText"
         with torch.device("meta"):

@@ -71,6 +71,13 @@ TINY: dict[str, dict[str, Any]] = {
         "scale_factor": 2,
         "pad_token_id": 0,
     },
+    "smolvlm": {
+        "model_type": "smolvlm",
+        "text_config": {"model_type": "llama", **TEXT},
+        "vision_config": {**SEEN, **SEEN_LAYERS},
+        "scale_factor": 2,
+        "pad_token_id": 0,
+    },
     "llava_next": {
         "model_type": "llava_next",
         "text_config": {"model_type": "mistral", **TEXT},

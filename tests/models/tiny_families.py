@@ -113,6 +113,7 @@ def qwen3_vl(folder: Path) -> Path:
 
     words = _qwen_words()
     rope = {"rope_type": "default", "rope_theta": 1e4, "mrope_section": [6, 5, 5]}
+    rope["mrope_interleaved"] = True  # vLLM asks, transformers takes it for granted
     config = Qwen3VLConfig(
         text_config=_text(words, "qwen3_vl_text", rope_parameters=rope),
         vision_config={
@@ -213,6 +214,7 @@ def gemma3(folder: Path) -> Path:
         image_token="<image_soft_token>",
         eoi_token="<end_of_image>",
     )
+    words.add_tokens(["\n" * count for count in range(1, 5)])  # vLLM asks for them by name
     config = Gemma3Config(
         vision_config={
             **{"hidden_size": 32, "intermediate_size": 64, "num_hidden_layers": 2},
@@ -241,6 +243,7 @@ def paligemma(folder: Path) -> Path:
 
     words = tiny.tokenizer(("<pad>", "<eos>", "<bos>", "<image>"), None)
     words.bos_token, words.eos_token = "<bos>", "<eos>"
+    words.add_tokens(["\n"])  # vLLM asks for it by name
     config = PaliGemmaConfig(
         vision_config={
             **{"hidden_size": 32, "intermediate_size": 64, "num_hidden_layers": 2},
