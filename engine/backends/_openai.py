@@ -7,7 +7,7 @@ import base64
 import hashlib
 import json
 import math
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -197,7 +197,8 @@ class OpenAiSession:
         if request.is_raw:
             text = "".join(turn.text for turn in request.turns)
             return "completions", {"model": self._server.model, "prompt": text}
-        messages = [_message(turn, request.images) for turn in request.turns]
+        words = self._kit.chat.words if self._kit is not None else str
+        messages = [_message(turn, request.images, words) for turn in request.turns]
         if request.opens == "user":
             messages.append({"role": "user", "content": [{"type": "text", "text": ""}]})
         return "chat/completions", {"model": self._server.model, "messages": messages}
@@ -306,14 +307,17 @@ def _once(question: Question) -> Flow[Any]:
     return reply
 
 
-def _message(turn: Turn, images: Sequence[bytes]) -> dict[str, Any]:
-    """Return a turn as the protocol has it; texts and images keep their order."""
+def _message(turn: Turn, images: Sequence[bytes], words: Callable[[str], str]) -> dict[str, Any]:
+    """Return a turn as the protocol has it; texts and images keep their order.
+
+    A server reads control tokens in a text as such: `words` takes care of them.
+    """
     if not any(isinstance(part, ImagePart) for part in turn.parts):
-        return {"role": turn.role, "content": turn.text}
+        return {"role": turn.role, "content": words(turn.text)}
     content = [
         {"type": "image_url", "image_url": {"url": data_uri(images[part.index])}}
         if isinstance(part, ImagePart)
-        else {"type": "text", "text": part.text}
+        else {"type": "text", "text": words(part.text)}
         for part in turn.parts
     ]
     return {"role": turn.role, "content": content}

@@ -150,6 +150,10 @@ class ChatFormat:
                 return content, follower, rest.lstrip().removeprefix(header)
         return content, None, rest
 
+    def words(self, text: str) -> str:
+        """Return a text whose written-out control tokens are words like any other."""
+        return text if self.control is None else self.control.sub(_broken, text)
+
     def _skeleton(self, structure: Sequence[tuple[str, str]]) -> list[str]:
         """Return the literals around the text parts of a conversation, first to last."""
         if not self.has_template:
@@ -259,8 +263,7 @@ class ChatFormat:
         return "".join(part["text"] for part in parts)
 
     def _trimmed(self, text: str, role: str) -> str:
-        if self.control is not None:
-            text = self.control.sub(_broken, text)
+        text = self.words(text)
         if not self.has_template:
             return text
         if role not in self._trims:
