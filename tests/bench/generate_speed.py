@@ -8,7 +8,8 @@ In turns, with the same pairs and settings, on two engines of one process:
 * `chunks`: the same in chunks of 500 rows, as the reference code does, each waiting for its slowest;
 * `stage`: the stage `generate`, from pairs on the disk to tasks on the disk, journal included;
 * `label`: the judge writes its label as text after a few-shot prompt, without a prefix cache;
-* `score`: the judge scores the labels in one prefill, the few-shot prompt shared.
+* `score`: the judge scores the labels in one prefill, the few-shot prompt shared;
+* `shards`: the same in shards of 256, as the stage `filter` asks.
 
 Only the work is timed, not the start of an engine; caches are emptied before each turn. Prints the
 median of each ratio of one round, in seconds of the wall and of all processors. The pocket
@@ -30,8 +31,10 @@ from typing import Any
 
 from engine import images, package_data
 from engine.backends import Choices, ModelFiles, Request
+from engine.plan.journal import cut
 from engine.pocket import captions, facts, judge_items, shapes
 from engine.records import Kind, Meta, pair, user
+from engine.stages._filtering import SHARD_ROWS
 
 CHUNK = 500
 NUM_SEQS = 256
@@ -216,6 +219,7 @@ def judging(rows: int, rounds: int) -> list[dict[str, Times]]:
     turns: dict[str, Callable[[], int]] = {
         "label": lambda: label(engine, asked),
         "score": lambda: score(session, asked),
+        "shards": lambda: sum(score(session, list(some)) for some in cut(asked, SHARD_ROWS)),
     }
     found = in_turns(turns, rounds, engine, session)
     print(f"judge: {session.num_cached_tokens} of {session.num_prompt_tokens} tokens from cache")
@@ -273,7 +277,9 @@ def main() -> None:
         tell(found, "bare", "stage")
         tell(found, "chunks", "stage")
     if wanted.only != "generate":
-        tell(judging(wanted.rows, wanted.rounds), "label", "score")
+        found = judging(wanted.rows, wanted.rounds)
+        tell(found, "label", "shards")
+        tell(found, "score", "shards")
     print(json.dumps(ratios))
 
 
