@@ -63,7 +63,7 @@ class Rows:
             self.ids, next_sequence_length=1, **self.state
         )
         output = self.model(**made, return_dict=True)
-        self.state = self.model._update_model_kwargs_for_generation(output, self.state)
+        self.state = _after(self.model, output, self.state)
         self.logits = output.logits[:, -1]
 
     def keep(self, places: Sequence[int]) -> None:
@@ -168,9 +168,17 @@ def _read(
     output = model(**made, return_dict=True)
     if state.get("attention_mask") is None:  # left out where nothing is padding; others may join
         state["attention_mask"] = torch.ones_like(input_ids)
-    state = model._update_model_kwargs_for_generation(output, state)
+    state = _after(model, output, state)
     kept = {name: state[name] for name in KEPT if state.get(name) is not None}
     return Rows(model, input_ids, kept, output.logits[:, -1])
+
+
+def _after(model: Any, output: Any, state: dict[str, Any]) -> dict[str, Any]:
+    """Return the state for the next token; some families name this argument without a default."""
+    found: dict[str, Any] = model._update_model_kwargs_for_generation(
+        output, state, is_encoder_decoder=False
+    )
+    return found
 
 
 def _row_axis(name: str, value: Any) -> int:
