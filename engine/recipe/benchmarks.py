@@ -24,22 +24,28 @@ class Benchmark:
     tree: Node
 
 
-def find(name: str, recipe_folder: Path, asked_at: Span) -> Benchmark:
-    """Read the benchmark `name`. Raise RequestError with every mistake."""
-    for folder in _folders(recipe_folder):
-        path = folder / f"{name}.yaml"
-        if Path(name).name == name and path.is_file():
-            return _read(name, path)
-    known = {HOLDOUT, *(p.stem for f in _folders(recipe_folder) for p in f.glob("*.yaml"))}
-    close = nearest(name, known)
-    raise RequestError(
-        Diagnostic(
-            "unknown-benchmark",
-            f"there is no benchmark `{shortened(name)}`",
-            asked_at,
-            f"did you mean `{close}`?" if close else "known: " + ", ".join(sorted(known)),
+class Shelf:
+    """The benchmark files that a recipe may name; both folders are listed once."""
+
+    def __init__(self, recipe_folder: Path) -> None:
+        folders = (package_data.folder("recipes") / "benchmarks", recipe_folder / "benchmarks")
+        # Files beside the recipe come last, so that they win over packaged ones.
+        self._paths = {path.stem: path for folder in folders for path in folder.glob("*.yaml")}
+        self._known = {HOLDOUT, *self._paths}
+
+    def find(self, name: str, asked_at: Span) -> Benchmark:
+        """Read the benchmark `name`. Raise RequestError with every mistake."""
+        if name in self._paths:
+            return _read(name, self._paths[name])
+        close = nearest(name, self._known)
+        raise RequestError(
+            Diagnostic(
+                "unknown-benchmark",
+                f"there is no benchmark `{shortened(name)}`",
+                asked_at,
+                f"did you mean `{close}`?" if close else "known: " + ", ".join(sorted(self._known)),
+            )
         )
-    )
 
 
 def unknown_metrics(benchmark: Benchmark, scorer: str) -> list[Diagnostic]:
@@ -64,10 +70,6 @@ def unknown_metrics(benchmark: Benchmark, scorer: str) -> list[Diagnostic]:
                 )
             )
     return result
-
-
-def _folders(recipe_folder: Path) -> tuple[Path, Path]:
-    return recipe_folder / "benchmarks", package_data.folder("recipes") / "benchmarks"
 
 
 def _read(name: str, path: Path) -> Benchmark:

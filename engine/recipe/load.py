@@ -146,10 +146,11 @@ class _Loader:
             return known
         chosen = section.instance if section and isinstance(section.instance, Mapping) else {}
         specs = self._specs[id(section)] = {}
+        shelf = benchmarks.Shelf(self._folder)
         scorer = chosen.get("scorer", schema.default("recipe", "benchmarks", "scorer"))
         for name, span in _benchmark_names(chosen, subject):
             try:
-                found = benchmarks.find(name, self._folder, span)
+                found = shelf.find(name, span)
             except RequestError as error:
                 self._mistakes += error.diagnostics
                 continue
