@@ -11,15 +11,20 @@ export OMP_WAIT_POLICY := PASSIVE
 quickstart: $(VENV)/.user
 	$(BIN)/adapt run recipes/quickstart.yaml
 
+# A file of tests stays in one process: its fixtures are made once.
+BESIDE := --numprocesses 2 --dist loadfile
+
 test: $(VENV)/.dev
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
 	$(BIN)/mypy
 	$(BIN)/lint-imports
-	$(BIN)/python -m pytest -m "not slow and not vllm"
+	$(BIN)/python -m pytest $(BESIDE) -m "not slow and not vllm and not alone"
+	$(BIN)/python -m pytest -m "alone and not slow"
 
 test-all: $(VENV)/.dev
-	$(BIN)/python -m pytest -m "not vllm"
+	$(BIN)/python -m pytest $(BESIDE) -m "not vllm and not alone"
+	$(BIN)/python -m pytest -m alone
 
 STAMPS_PACKAGE := tuxpaint-stamps-default
 

@@ -15,6 +15,8 @@ from tests.bench import peers, projects
 from tests.bench.measure import cost
 from tests.rules import golden
 
+pytestmark = pytest.mark.alone  # it measures
+
 SLACK = 2.0
 RUNS = 3
 HELP_S, VALIDATE_S, COLD_S, WARM_S, LARGE_S = 0.060, 0.300, 0.300, 0.080, 1.5

@@ -23,6 +23,8 @@ from tests.bench import hash_speed, nine, peers, projects, scale
 from tests.bench.measure import Cost, cost
 from tests.bench.test_budgets import RUNS, SLACK
 
+pytestmark = pytest.mark.alone  # it measures
+
 NOTHING_S, WHOLE_S = 0.040, 1.2  # of nine tasks that do nothing, one process each
 LOG_S, REASONS_S = 0.100, 0.100  # of a million lines of progress; of 2,000 artifacts
 MB = 1 << 20

@@ -98,6 +98,7 @@ def test_arms_tell_the_steps_in_which_they_differ():
     assert "200 kept" in lines[-2]
 
 
+@pytest.mark.alone
 def test_a_frame_of_ten_thousand_nodes_is_drawn_in_a_moment():
     run = many()
     shown(run)  # the time left is found once in a while

@@ -77,6 +77,7 @@ def test_a_terminal_that_is_dumb_gets_lines(monkeypatch: pytest.MonkeyPatch):
     assert isinstance(display(Terminal(), Overview(plan("main"))), Lines)
 
 
+@pytest.mark.alone
 def test_a_terminal_that_takes_nothing_holds_no_event_up():
     let_through = threading.Event()
 

@@ -32,6 +32,7 @@ def test_help_lists_the_verbs_and_imports_nothing_slow(capsys: pytest.CaptureFix
     assert modules_after("--help") & SLOW == set()
 
 
+@pytest.mark.alone
 def test_help_takes_less_than_sixty_milliseconds_of_cpu():
     def cpu_ms() -> float:
         process = subprocess.Popen(

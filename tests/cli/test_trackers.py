@@ -102,6 +102,7 @@ def test_a_tracker_is_told_no_secret_and_no_path(tracked: Path, monkeypatch: pyt
     assert str(tracked.parent) not in told
 
 
+@pytest.mark.alone
 def test_a_tracker_that_hangs_does_not_hold_up_a_run(
     tracked: Path, capsys: pytest.CaptureFixture[str]
 ):

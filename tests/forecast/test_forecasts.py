@@ -177,6 +177,7 @@ def test_nodes_side_by_side_wait_for_their_inputs():
     assert wall_of(plan, hours, 9) == 2.0
 
 
+@pytest.mark.alone
 def test_ten_thousand_nodes_take_a_moment():
     import time
 

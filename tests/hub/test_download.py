@@ -85,7 +85,7 @@ def load(folder: Path, hub: Hub, revision: str) -> subprocess.CompletedProcess[s
         env=environment(folder, hub),
         capture_output=True,
         text=True,
-        timeout=60,
+        timeout=300,
     )
 
 
@@ -96,7 +96,7 @@ def fetch(folder: Path, hub: Hub) -> Path:
         env=environment(folder, hub),
         capture_output=True,
         text=True,
-        timeout=60,
+        timeout=300,
     )
     return Path(done.stdout.strip())
 

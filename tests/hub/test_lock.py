@@ -77,7 +77,7 @@ def adapt(
         env=environment(folder, hub, **variables),
         capture_output=True,
         text=True,
-        timeout=60,
+        timeout=300,
     )
 
 
@@ -250,6 +250,7 @@ def test_a_busy_hub_is_asked_again(folder: Path, hub: Hub, status: int):
     assert adapt(folder, hub, "lock", "mine.yaml").returncode == 0
 
 
+@pytest.mark.alone
 def test_a_hub_that_wants_a_long_wait_is_not_waited_for(folder: Path, hub: Hub):
     hub.faults["api/models"] = always(lambda h: h.refuse(429, Retry_After="3600"))
 
@@ -297,6 +298,7 @@ def test_offline_a_model_that_is_not_locked_yet_is_told(folder: Path, hub: Hub):
     assert done.stderr.count("error[") == 1
 
 
+@pytest.mark.alone
 def test_control_c_does_not_wait_for_a_silent_hub(folder: Path, hub: Hub):
     hub.faults["api/"] = slow(20)
     with subprocess.Popen(

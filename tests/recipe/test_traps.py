@@ -16,6 +16,8 @@ from engine.recipe.compose import overridden
 from engine.recipe.load import load_experiment
 from engine.recipe.source import MAX_BYTES, read, read_file
 
+pytestmark = pytest.mark.alone  # it measures
+
 CPU_S = 2.0
 PEAK_MB = 200
 BOMB = "\n".join(

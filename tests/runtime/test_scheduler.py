@@ -3,6 +3,7 @@ from __future__ import annotations
 import time
 from dataclasses import replace
 
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -195,6 +196,7 @@ def test_few_rows_are_not_worth_several_processes():
     assert num_parts_worth(None) > 1000
 
 
+@pytest.mark.alone
 def test_a_plan_of_ten_thousand_nodes_is_scheduled_quickly():
     build = PlanBuilder()
     build.add("count")

@@ -124,6 +124,7 @@ def test_p_values_are_uniform_when_nothing_differs() -> None:
     assert 0.4 <= sum(found) / 300 <= 0.6
 
 
+@pytest.mark.alone
 def test_two_thousand_items_take_about_a_second() -> None:
     base, adapted = [0.0, 1.0] * 1000, [1.0, 1.0, 0.0, 1.0] * 500
 
