@@ -106,25 +106,26 @@ def run_planned(
     args: argparse.Namespace, machine: Settings, planned: Planned, *, worker: Sequence[str]
 ) -> int:
     """Run a compiled plan; return the exit code."""
-    session = _begin(args, machine, planned, worker)
-    is_cached = _is_cached(session)
+    session = begin(args, machine, planned, worker)
+    is_cached = is_all_cached(session)
     with kept.listening(sys.argv[1:] if is_cached else ()) as told:
-        code = _run(session, is_cached=is_cached)
+        code = carry_out(session, is_cached=is_cached)
     about = (planned, session.plan, session.store, session.run)
     if told is not None and not code:
         kept.keep(told, *about)
-    if not (is_cached or code) and _is_cached(session):
+    if not (is_cached or code) and is_all_cached(session):
         kept.foretell(
-            sys.argv[1:], *about, lambda run: _run(replace(session, run=run), is_cached=True)
+            sys.argv[1:], *about, lambda run: carry_out(replace(session, run=run), is_cached=True)
         )
     return code
 
 
-def _is_cached(session: Session) -> bool:
+def is_all_cached(session: Session) -> bool:
+    """Tell whether there is nothing left to run."""
     return set(outlook.states(session.plan, session.store).values()) <= {outlook.CACHED}
 
 
-def _run(session: Session, *, is_cached: bool) -> int:
+def carry_out(session: Session, *, is_cached: bool) -> int:
     """Execute what was begun, and tell of it; return the exit code."""
     args, planned = session.args, session.planned
     prospect = Prospect()
@@ -166,7 +167,7 @@ def _stream(args: argparse.Namespace) -> TextIO:
     return sys.stderr if args.json else sys.stdout
 
 
-def _begin(
+def begin(
     args: argparse.Namespace, machine: Settings, planned: Planned, worker: Sequence[str]
 ) -> Session:
     """Choose the part of the plan to run, and make the run's folder."""
