@@ -10,8 +10,7 @@ from contextlib import suppress
 from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
-from engine.cli import planning, tables
-from engine.diagnostics import Diagnostic
+from engine.cli import tables
 
 if TYPE_CHECKING:
     from engine.cli.run import Session
@@ -74,16 +73,14 @@ def _print_failure(session: Session, failure: Failure) -> None:
 
 
 def _failure_text(session: Session, failure: Failure) -> str:
-    from engine.cli import errors
+    from engine.cli import blamed, errors
     from engine.diagnostics import render
 
     again = f"  run just this node again: {_command(session, ('--only', failure.node.id))}"
     if failure.node.stage == REPORT:
         head = f"warning[report-failed]: the report could not be made: {failure.message}"
         return "\n".join((head, f"  its log is {failure.log_path}", again))
-    origin = planning.origin_of(failure.node, session.planned.folder)
-    what = f"`{failure.node.id}` failed: {failure.message}"
-    lines = [render([Diagnostic("stage-failed", what, origin, failure.hint)], errors.read_text)]
+    lines = [render([blamed.of_failure(failure, session.planned)], errors.read_text)]
     if failure.log_tail:
         lines.append(f"  last lines of {failure.log_path}:")
         lines.extend(f"    {line}" for line in failure.log_tail)
@@ -126,11 +123,13 @@ def to_json(session: Session, outcome: Outcome, code: int) -> dict[str, Any]:
 
 
 def _failure_json(session: Session, failure: Failure) -> dict[str, Any]:
-    origin = planning.origin_of(failure.node, session.planned.folder)
-    found = Diagnostic("stage-failed", failure.message, origin, failure.hint).to_json()
+    from engine.cli import blamed
+
+    found = blamed.of_failure(failure, session.planned).to_json()
     return {
         "node": failure.node.id,
         **found,
+        "message": failure.message,
         "log": str(failure.log_path),
         "rerun": _command(session, ("--only", failure.node.id)),
     }

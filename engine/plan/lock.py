@@ -39,7 +39,7 @@ class Reference:
     @property
     def is_exact(self) -> bool:
         """Tell whether a commit was asked for, not a branch or a tag, which may move."""
-        return re.fullmatch(r"[0-9a-f]{40}", self.revision or "") is not None
+        return is_commit(self.revision)
 
     @property
     def fact(self) -> str:
@@ -57,6 +57,11 @@ class Drift:
 
     def __str__(self) -> str:
         return f"{self.fact}: {_shown(self.old)} -> {_shown(self.new)}"
+
+
+def is_commit(revision: str | None) -> bool:
+    """Tell whether a revision is a full commit, which never moves."""
+    return re.fullmatch(r"[0-9a-f]{40}", revision or "") is not None
 
 
 def of_plan(plan: Plan) -> dict[str, str | None]:
