@@ -62,7 +62,13 @@ def snapshot(kind: str, name: str, revision: str | None) -> Snapshot:
             _patiently(lambda: _refuse_without_access(api, kind, found, timeout_s))
         return _read(found)
     except Exception as error:
-        raise _told(error, kind, name, revision, api.endpoint) from error
+        told = _told(error, kind, name, revision, api.endpoint)
+        if told.code == NO_REVISION:
+            with suppress(Exception):  # it is a help, and no more
+                told.hint = (
+                    f"its newest commit is `{ask(name, timeout=timeout_s).sha}`; {told.hint}"
+                )
+        raise told from error
 
 
 def snapshots(revisions: Mapping[Reference, str | None]) -> dict[Reference, Snapshot | HubError]:

@@ -117,23 +117,113 @@ def read(hub: Hub, folder: Path, cases: dict[str, Any], **variables: str) -> dic
 
 def test_what_is_not_there_is_told_with_what_is(hub: Hub, tmp_path: Path):
     bench = {"dataset": "some/bench", "task": "questions"}
-    mapped = {"columns": {"question": "input", "answer": "label"}}
+    bench |= {"columns": {"question": "input", "answer": "label"}}
     found = read(
         hub,
         tmp_path,
         {
             "column": {"dataset": "some/pairs", "columns": {"caption": "txt"}},
             "told column": {"dataset": "some/told", "columns": {"caption": "txt"}},
-            "config": {**bench, **mapped, "config": "SLACK"},
-            "no config": {**bench, **mapped},
-            "split": {**bench, **mapped, "config": "SLAKE", "split": "tset[:1]"},
-            "well": {**bench, **mapped, "config": "SLAKE", "split": "test[:1]"},
+            "config": {**bench, "config": "SLACK"},
+            "no config": bench,
+            "split": {**bench, "config": "SLAKE", "split": "tset[:1]"},
+            "well": {**bench, "config": "SLAKE", "split": "test[:1]"},
             "name": {"dataset": "some/pears"},
             "gated": {"dataset": "some/gated", "columns": {"caption": "text"}},
             "revision": {"dataset": "some/moved", "revision": "v9"},
-            "busy": {"dataset": "some/busy"},
         },
+        HF_TOKEN="hf_of_somebody_else",
     )
-    for name, one in found.items():
-        print(name, one)
-    assert False
+
+    assert found.pop("well") == {"rows": 1}
+    told = {name: (one["code"], tuple(one["about"]), one["message"]) for name, one in found.items()}
+    caption, has = ("columns", "caption"), "it has `image`, `text`"
+    assert told == {
+        "column": (
+            "unknown-column",
+            caption,
+            f"the dataset `some/pairs` has no column `txt`; {has}",
+        ),
+        "told column": (
+            "unknown-column",
+            caption,
+            f"the dataset `some/told` has no column `txt`; {has}",
+        ),
+        "config": (
+            "unknown-config",
+            ("config",),
+            "the dataset `some/bench` has no config `SLACK`; it has `SLAKE`, `PathVQA`",
+        ),
+        "no config": (
+            "unknown-config",
+            ("config",),
+            "the dataset `some/bench` has several configs, and none is named; "
+            "it has `SLAKE`, `PathVQA`",
+        ),
+        "split": (
+            "unknown-split",
+            ("split",),
+            "the dataset `some/bench` has no split `tset`; it has `test`, `train`",
+        ),
+        "name": (
+            "hub-not-found",
+            ("dataset",),
+            f"the dataset `some/pears` does not exist at {hub.url}, or is private",
+        ),
+        "gated": (
+            "hub-gated",
+            ("dataset",),
+            "the dataset `some/gated` is gated, and you have no access to it",
+        ),
+        "revision": (
+            "hub-no-revision",
+            ("revision",),
+            "the dataset `some/moved` has no revision `v9`",
+        ),
+    }
+    assert {one["kind"] for one in found.values()} == {None}, "they would only be told again"
+    assert found["split"]["hint"] == "did you mean `test`?"
+    page = f"{hub.url}/datasets/some/gated"
+    assert found["gated"]["hint"] == (
+        f"accept the terms at {page} and set HF_TOKEN to a token of that account"
+    )
+    assert f"its newest commit is `{OLD}`" in found["revision"]["hint"]
+    assert "GET datasets/some/told/resolve" not in "\n".join(
+        one for one in hub.asked if one.endswith(".parquet")
+    ), "columns that the card tells are looked at before a download"
+
+
+def test_a_gated_set_is_read_with_the_token_of_one_who_may(hub: Hub, tmp_path: Path):
+    cases = {"gated": {"dataset": "some/gated", "columns": {"caption": "text"}}}
+
+    assert read(hub, tmp_path, cases, HF_TOKEN=TOKEN) == {"gated": {"rows": 3}}
+
+
+def test_a_busy_hub_and_a_lost_line_are_tried_again(hub: Hub, tmp_path: Path):
+    busy = read(hub, tmp_path, {"busy": {"dataset": "some/busy"}})["busy"]
+    lost = read(
+        hub, tmp_path, {"lost": {"dataset": "some/bench"}}, HF_ENDPOINT="http://127.0.0.1:9"
+    )
+
+    assert (busy["code"], busy["kind"]) == ("hub-unavailable", "network")
+    assert (lost["lost"]["code"], lost["lost"]["kind"]) == ("hub-unavailable", "network")
+
+
+def test_another_commit_in_the_cache_is_not_taken_for_the_one_that_was_asked(
+    hub: Hub, tmp_path: Path
+):
+    pairs = {"dataset": "some/pairs", "columns": {"caption": "text"}}
+    cases = {
+        "first": pairs,
+        "lost": {**pairs, "revision": LOST},
+        "cached": {**pairs, "revision": OLD, "is_offline": True},
+        "offline": {**pairs, "revision": LOST, "is_offline": True},
+    }
+    found = read(hub, tmp_path, cases)
+
+    assert (found["first"], found["cached"]) == ({"rows": 3}, {"rows": 3})
+    assert (found["lost"]["code"], found["lost"]["about"]) == ("hub-no-revision", ["revision"])
+    assert found["offline"]["message"] == (
+        f"the local cache holds the dataset `some/pairs` at another commit than `{LOST}`"
+    )
+    assert found["offline"]["kind"] is None
