@@ -25,6 +25,7 @@ NO_REVISION, GATED = "hub-no-revision", "hub-gated"
 ASKED_AT_ONCE = 8
 TRIES = 3
 FIRST_WAIT_S = 0.5  # doubled from try to try, unless the hub says how long to wait
+REACH_S = 5  # a hub that is there says so sooner
 MAX_WAIT_S = 20  # a hub that wants more is not waited for
 _OVERLOADED = (408, 429, 500, 502, 503, 504)
 _COMMIT = re.compile(r"[0-9a-f]{40}")
@@ -125,6 +126,33 @@ def refusal(kind: str, name: str, revision: str | None) -> StageError | None:
             about=("model", name) if kind == "model" else (at_fault,),
         )
     return None
+
+
+def out_of_reach() -> str | None:
+    """Return why nothing at all comes from the hub; None when it answers, whatever it says."""
+    import httpx2
+    from huggingface_hub import constants, get_session
+
+    reason = ""
+    for _ in range(2):
+        try:
+            get_session().head(constants.ENDPOINT, timeout=REACH_S)
+        except httpx2.TransportError as error:
+            reason = _reason(error, None)
+        else:
+            return None
+    return f"{constants.ENDPOINT} cannot be reached ({reason})"
+
+
+def fetch_config(model: str, revision: str | None) -> bool:
+    """Download a model's config, which is small, into the cache; tell whether it came."""
+    from huggingface_hub import hf_hub_download
+
+    try:
+        hf_hub_download(model, "config.json", revision=revision)
+    except Exception:  # the loader will say why, if it matters
+        return False
+    return True
 
 
 def is_offline() -> bool:

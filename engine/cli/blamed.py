@@ -24,17 +24,24 @@ _SOURCES: dict[str, Path_] = {
 
 def of_failure(failure: Failure, planned: Planned) -> Diagnostic:
     """Return why a node failed, at the line of the setting at fault or else of the node."""
-    node, about = failure.node, failure.about
+    message = f"`{failure.node.id}` failed: {failure.message}"
+    found = Diagnostic(failure.code, message, hint=failure.hint)
+    return placed(found, failure.node, failure.about, planned)
+
+
+def placed(found: Diagnostic, node: Node, about: tuple[str, ...], planned: Planned) -> Diagnostic:
+    """Return what is wrong with a node at the line of the setting at fault, as `StageError` has it.
+
+    Without one, or in a recipe that was changed meanwhile, at the line that asked for the node.
+    """
     origin = planning.origin_of(node, planned.folder)
-    message = f"`{node.id}` failed: {failure.message}"
-    found = Diagnostic(failure.code, message, origin, failure.hint)
     recipe = _arm_of(node, planned) if about else None
     if recipe is None:
-        return found
+        return replace(found, span=origin)
     if about[0] == "model":
         return replace(found, span=_span_of_model(recipe, about[1]) or origin)
     if node.stage != "collect":
-        return found
+        return replace(found, span=origin)
     found = of_source(found, recipe, _place_of(node), about)
     note = _locked(node, planned) if about == ("revision",) else None
     return replace(found, notes=(*found.notes, note)) if note else found

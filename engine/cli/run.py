@@ -36,6 +36,15 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True, slots=True)
+class Prepared:
+    """The part of a plan that is run, as the store sees it, and what it will take."""
+
+    planned: Planned
+    view: View
+    outlay: Outlay
+
+
+@dataclass(frozen=True, slots=True)
 class Session:
     """All that one `adapt run` works with."""
 
@@ -46,6 +55,7 @@ class Session:
     plan: Plan  # the part that is run
     run: Run
     worker: Sequence[str]  # arguments of the interpreter that make it a worker
+    prepared: Prepared | None = None  # where it was looked at before
 
 
 @dataclass(frozen=True, slots=True)
@@ -106,8 +116,16 @@ def run_planned(
     args: argparse.Namespace, machine: Settings, planned: Planned, *, worker: Sequence[str]
 ) -> int:
     """Run a compiled plan; return the exit code."""
-    session = begin(args, machine, planned, worker)
-    is_cached = is_all_cached(session)
+    plan = _chosen(args, planned)
+    store = opening.open_store(machine.store, machine.remote)
+    prepared = None
+    if not _is_cached(plan, store):
+        prepared = _prepared(planned, plan, store)
+        refused = _refused(args, machine, prepared)
+        if refused is not None:
+            return refused
+    session = replace(begin(args, machine, planned, worker), prepared=prepared)
+    is_cached = prepared is None
     with kept.listening(sys.argv[1:] if is_cached else ()) as told:
         code = carry_out(session, is_cached=is_cached)
     about = (planned, session.plan, session.store, session.run)
@@ -122,7 +140,32 @@ def run_planned(
 
 def is_all_cached(session: Session) -> bool:
     """Tell whether there is nothing left to run."""
-    return set(outlook.states(session.plan, session.store).values()) <= {outlook.CACHED}
+    return _is_cached(session.plan, session.store)
+
+
+def _is_cached(plan: Plan, store: Store) -> bool:
+    return set(outlook.states(plan, store).values()) <= {outlook.CACHED}
+
+
+def _chosen(args: argparse.Namespace, planned: Planned) -> Plan:
+    """Return the part of the plan to run."""
+    return planned.plan if args.only is None else planning.only(planned.plan, args.only)
+
+
+def _prepared(planned: Planned, plan: Plan, store: Store) -> Prepared:
+    from engine.cli import outlays
+
+    chosen = replace(planned, plan=plan)
+    view = outlook.look(plan, store)
+    return Prepared(chosen, view, outlays.outlay(chosen, view, store))
+
+
+def _refused(args: argparse.Namespace, machine: Settings, prepared: Prepared) -> int | None:
+    from engine.cli import preflight
+
+    nodes = [item.node for item in prepared.view.nodes if item.state != outlook.CACHED]
+    ground = preflight.Ground(prepared.planned, nodes, prepared.outlay, machine)
+    return preflight.refuse(args, ground)
 
 
 def carry_out(session: Session, *, is_cached: bool) -> int:
@@ -132,9 +175,9 @@ def carry_out(session: Session, *, is_cached: bool) -> int:
     if is_cached:
         _say(session, f"every stage is cached ({len(session.plan.nodes)} nodes): nothing to run")
     else:
-        view = outlook.look(session.plan, session.store)
-        _say(session, tables.plan_brief(session.plan.recipe, view.nodes))
-        prospect = _prospect(session, view)
+        prepared = session.prepared or _prepared(planned, session.plan, session.store)
+        _say(session, tables.plan_brief(session.plan.recipe, prepared.view.nodes))
+        prospect = _prospect(prepared)
     outcome = _execute(session, is_cached, prospect)
     ending.put_report(session)
     if not is_cached:
@@ -172,7 +215,7 @@ def begin(
 ) -> Session:
     """Choose the part of the plan to run, and make the run's folder."""
     store = opening.open_store(machine.store, machine.remote)
-    plan = planned.plan if args.only is None else planning.only(planned.plan, args.only)
+    plan = _chosen(args, planned)
     facts = {
         "recipe_path": os.path.abspath(planned.recipe),  # noqa: PTH100  # links stay as given
         "recipe_folder": str(planned.folder),
@@ -193,15 +236,14 @@ def begin(
     return Session(args, machine, store, planned, plan, created, worker)
 
 
-def _prospect(session: Session, view: View) -> Prospect:
+def _prospect(prepared: Prepared) -> Prospect:
     """Return what each node will probably take, where that is known."""
     from engine.cli import outlays, overview
     from engine.runtime.scheduler import Demand
 
-    planned = replace(session.planned, plan=session.plan)
-    whole = outlays.outlay(planned, view, session.store)
-    _warn_of_disk(whole)
-    found = whole.forecasts
+    view, found = prepared.view, prepared.outlay.forecasts
+    for warning in prepared.outlay.warnings:
+        print(outlays.line(warning), file=sys.stderr)
     demands = {
         item.node.id: Demand(
             memory_gb=item.estimate.peak_memory_gb if item.estimate else 0.0,
@@ -214,16 +256,6 @@ def _prospect(session: Session, view: View) -> Prospect:
     seconds = {name: h.value * 3600 for name, h in hours.items() if h is not None}
     guesses = {item.node.id: item.estimate for item in view.nodes}
     return Prospect(demands, overview.expected(guesses, seconds))
-
-
-def _warn_of_disk(found: Outlay) -> None:
-    needed_gb = found.sums.get("disk_gb", 0.0)
-    if found.free_gb is not None and needed_gb > found.free_gb:
-        print(
-            f"warning[disk-may-fill]: the stages to run will write about {needed_gb:.1f} GB, "
-            f"{found.free_gb:.1f} GB are free at the store",
-            file=sys.stderr,
-        )
 
 
 def _value(figure: Figure | None) -> float:

@@ -82,7 +82,7 @@ def references(plan: Plan) -> dict[Reference, str]:
     found: dict[Reference, str] = {}
     for node in plan.nodes:
         for value in _walk(node.params) if node.stage != _REPORT else ():
-            for reference in _references(value):
+            for reference in references_in(value):
                 found.setdefault(reference, node.id)
     return found
 
@@ -96,7 +96,7 @@ def asked(value: Any, path: tuple[str | int, ...] = ()) -> Iterator[tuple[Refere
     """Yield what a recipe takes from a hub, with the path of its name; equal ones again."""
     fields = _fields(value)
     inner = path[:-1] if path[-1:] == ("settings",) else path  # a plug-in's settings lie flat
-    for reference in _references(fields):
+    for reference in references_in(fields):
         yield reference, (*inner, reference.kind)
     for name, item in fields.items():
         yield from asked(item, (*inner, name))
@@ -213,7 +213,7 @@ def _of_plugin(value: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
             yield f"plug-in {value[name]}", str(version)
 
 
-def _references(fields: Mapping[str, Any]) -> Iterator[Reference]:
+def references_in(fields: Mapping[str, Any]) -> Iterator[Reference]:
     """Yield what a mapping names directly: `model` or `dataset` next to a `revision`."""
     for kind in KINDS:
         name = fields.get(kind)
@@ -229,7 +229,7 @@ def _pinned(value: Any, facts: Facts, pin: Callable[[Any], Any]) -> Any:
         return value if same else type(value)(items)
     before = _fields(value)
     after = {name: pin(item) for name, item in before.items()}
-    for reference in _references(before):
+    for reference in references_in(before):
         if not reference.is_exact:
             after["revision"] = facts.get(reference.fact) or reference.revision
     changed = {name: item for name, item in after.items() if item is not before[name]}
