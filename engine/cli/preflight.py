@@ -8,16 +8,16 @@ from __future__ import annotations
 
 import argparse
 import importlib.util
-import json
 import os
 import shlex
 import sys
 import textwrap
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import NamedTuple
 
-from engine.cli import absent, blamed, installed, planning
+from engine.cli import absent, blamed, errors, installed, planning
 from engine.cli.frozen import VLLM
 from engine.cli.outlays import Outlay
 from engine.cli.planning import Planned
@@ -29,8 +29,8 @@ from engine.plan.stage import Node
 from engine.runtime import machine
 from engine.runtime.machine import Settings
 
-# A bound from above: a core with the widest vector units does less, and nobody waits that long.
-_CORE_OPERATIONS_S, _MAX_DAYS, _DAY_S = 1e11, 30, 86_400
+# A bound from above: float32 on two units of 512 bits at 3 GHz. Nobody waits as long as that.
+_CORE_OPERATIONS_S, _MAX_DAYS, _DAY_S = 2e11, 30, 86_400
 _LABELS = {
     "no-gpu": "GPU",
     "backend-missing": "backend",
@@ -43,6 +43,14 @@ _OTHER = "recipe"  # what any machine would refuse: a gated model, a name that i
 _WIDTH = 100
 
 
+class Hardware(NamedTuple):
+    """What this machine has, used or not."""
+
+    num_cores: int
+    memory_gb: float | None  # None: nothing tells
+    gpu_memory_gb: Sequence[float] = ()  # of each GPU; empty: none, or nothing tells
+
+
 @dataclass(frozen=True, slots=True)
 class Ground:
     """What is to be run, and what there is to run it on."""
@@ -51,6 +59,13 @@ class Ground:
     nodes: Sequence[Node]  # that are left to run
     outlay: Outlay
     settings: Settings
+    hardware: Hardware
+
+
+def hardware(environ: Mapping[str, str]) -> Hardware:
+    """Return what this machine has."""
+    sizes = machine.gpu_sizes_gb(environ.get("CUDA_VISIBLE_DEVICES"))
+    return Hardware(machine.num_cores(), machine.memory_gb(), sizes)
 
 
 def refuse(args: argparse.Namespace, ground: Ground) -> int | None:
@@ -67,7 +82,7 @@ def refuse(args: argparse.Namespace, ground: Ground) -> int | None:
     again = rehearsal(args)
     if args.json:
         told = [replace(item, hint=item.hint or f"on this machine: {again}") for item in found]
-        print(json.dumps({"diagnostics": [item.to_json() for item in told]}, indent=1))
+        errors.show(told, as_json=True)
     else:
         print(page(args.recipe, found, again), file=sys.stderr)
     return int(ExitCode.REQUEST_WRONG)
@@ -140,9 +155,8 @@ def _memory(ground: Ground, models: Sequence[tuple[Node, Least]]) -> Iterator[Di
     for node, one in models:
         if one.model not in worst or one.memory_gb > worst[one.model][1].memory_gb:
             worst[one.model] = (node, one)
-    sizes = machine.gpu_sizes_gb(os.environ.get("CUDA_VISIBLE_DEVICES"))
-    is_gpu = ground.settings.device == "cuda"
-    there_gb = sum(sizes) if is_gpu else machine.memory_gb()
+    is_gpu, here = ground.settings.device == "cuda", ground.hardware
+    there_gb = sum(here.gpu_memory_gb) if is_gpu else here.memory_gb
     if not there_gb:
         return
     what = "GPU memory in all" if is_gpu else "memory"
@@ -160,13 +174,14 @@ def _time(ground: Ground, models: Sequence[tuple[Node, Least]]) -> Iterator[Diag
     """Yield what a CPU would take a month or more for."""
     if ground.settings.device != "cpu":
         return
-    per_day = _CORE_OPERATIONS_S * machine.num_cores() * _DAY_S
+    num_cores = ground.hardware.num_cores
+    per_day = _CORE_OPERATIONS_S * num_cores * _DAY_S
     node, one = max(models, key=lambda found: found[1].operations, default=(None, None))
     if node is None or one is None or one.operations <= _MAX_DAYS * per_day:
         return
     message = (
         f"`{node.id}` takes {one.operations / per_day:,.0f} days or more for `{one.model}` on "
-        f"the {machine.num_cores()} cores of this machine, without a GPU"
+        f"the {num_cores} cores of this machine, without a GPU"
     )
     found = Diagnostic("too-slow-for-machine", message)
     yield blamed.placed(found, node, ("model", one.model), ground.planned)

@@ -164,7 +164,8 @@ def _refused(args: argparse.Namespace, machine: Settings, prepared: Prepared) ->
     from engine.cli import preflight
 
     nodes = [item.node for item in prepared.view.nodes if item.state != outlook.CACHED]
-    ground = preflight.Ground(prepared.planned, nodes, prepared.outlay, machine)
+    here = preflight.hardware(os.environ)
+    ground = preflight.Ground(prepared.planned, nodes, prepared.outlay, machine, here)
     return preflight.refuse(args, ground)
 
 
