@@ -36,7 +36,7 @@ def warning(planned: Planned) -> Diagnostic | None:
     if not found:
         return None
     named = "; ".join(f"`{name}`: {terms}" for name, terms in found.items())
-    message = f"terms that limit the sharing of what is made of the data: {named}"
+    message = f"licences that limit the sharing of what is made of the data: {named}"
     return Diagnostic("licence-terms", message, hint="read them before you publish data or weights")
 
 

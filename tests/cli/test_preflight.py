@@ -206,13 +206,13 @@ def test_licences_that_limit_sharing_are_named_in_a_plan_and_before_a_run(
     tiny = TINY.replace("source: {use: pocket, world: cells, num_rows: 8}", source)
     recipe.write_text(tiny.replace("pocket_cells", "mine"))
     line = (
-        "warning[licence-terms]: terms that limit the sharing of what is made of the data: "
+        "warning[licence-terms]: licences that limit the sharing of what is made of the data: "
         "`mine`: CC-BY-NC-4.0 (no commercial use); `source`: academic use (research alone); "
         "read them before you publish data or weights"
     )
     words = [str(recipe), "--store", str(tmp_path / "store")]
 
     assert cli.main(["plan", *words]) == 0
-    assert line in capsys.readouterr().out.splitlines()
+    assert line in " ".join(capsys.readouterr().out.split()), "wrapped at the width"
     assert cli.main(["run", *words, "--only", "collect", "--quiet"]) == 0
     assert capsys.readouterr().err.count("academic use") == 1

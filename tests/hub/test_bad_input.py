@@ -9,6 +9,7 @@ import json
 import subprocess
 import sys
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -36,6 +37,33 @@ dataset_info:
 ---
 """
 OLD, LOST = commit(1), commit(99)
+
+RECIPE = """\
+recipe: 1
+name: mine
+source:
+  use: hub
+  dataset: some/pairs
+  columns: {image: image, caption: txt}
+base: {model: pocket/base}
+benchmarks:
+  domain: [config, split]
+"""
+BENCHMARK = """\
+description: Some questions.
+source:
+  use: hub
+  dataset: some/bench
+  config: SLAKE
+  split: test
+  task: questions
+  columns: {question: input, answer: label}
+prompt: bare@1
+metric: open
+max_new_tokens: 8
+licence: CC-BY-4.0
+paper: none
+"""
 
 READ = """\
 import json, pathlib, sys
@@ -84,8 +112,9 @@ def questions(tmp_path_factory: pytest.TempPathFactory) -> bytes:
     return table(folder, input=["what?", "why?"], label=["this", "that"])
 
 
-@pytest.fixture
-def hub(pairs: bytes, questions: bytes) -> Iterator[Hub]:
+@contextmanager
+def filled(pairs: bytes, questions: bytes) -> Iterator[Hub]:
+    """Serve data sets of every kind."""
     with loopback.serving() as hub:
         hub.add("datasets/some/pairs", {"train.parquet": pairs})
         files = {"README.md": CARD, "slake/test.parquet": questions}
@@ -96,6 +125,12 @@ def hub(pairs: bytes, questions: bytes) -> Iterator[Hub]:
         for name in ("busy", "moved"):
             hub.add(f"datasets/some/{name}", {"train.parquet": pairs})
         hub.faults["some/busy"] = always(lambda h: h.refuse(503, Retry_After="0"))
+        yield hub
+
+
+@pytest.fixture
+def hub(pairs: bytes, questions: bytes) -> Iterator[Hub]:
+    with filled(pairs, questions) as hub:
         yield hub
 
 
@@ -193,37 +228,137 @@ def test_what_is_not_there_is_told_with_what_is(hub: Hub, tmp_path: Path):
     ), "columns that the card tells are looked at before a download"
 
 
-def test_a_gated_set_is_read_with_the_token_of_one_who_may(hub: Hub, tmp_path: Path):
-    cases = {"gated": {"dataset": "some/gated", "columns": {"caption": "text"}}}
+@pytest.fixture(scope="module")
+def further(
+    tmp_path_factory: pytest.TempPathFactory, pairs: bytes, questions: bytes
+) -> dict[str, Any]:
+    """Read what is busy, gated or cached, one after the other in one process."""
+    rows = {"dataset": "some/pairs", "columns": {"caption": "text"}}
+    cases = {
+        "busy": {"dataset": "some/busy"},
+        "gated": {"dataset": "some/gated", "columns": {"caption": "text"}},
+        "first": rows,
+        "lost": {**rows, "revision": LOST},
+        "cached": {**rows, "revision": OLD, "is_offline": True},
+        "offline": {**rows, "revision": LOST, "is_offline": True},
+    }
+    with filled(pairs, questions) as hub:
+        return read(hub, tmp_path_factory.mktemp("further"), cases, HF_TOKEN=TOKEN)
 
-    assert read(hub, tmp_path, cases, HF_TOKEN=TOKEN) == {"gated": {"rows": 3}}
+
+def test_a_gated_set_is_read_with_the_token_of_one_who_may(further: dict[str, Any]):
+    assert further["gated"] == {"rows": 3}
 
 
-def test_a_busy_hub_and_a_lost_line_are_tried_again(hub: Hub, tmp_path: Path):
-    busy = read(hub, tmp_path, {"busy": {"dataset": "some/busy"}})["busy"]
-    lost = read(
-        hub, tmp_path, {"lost": {"dataset": "some/bench"}}, HF_ENDPOINT="http://127.0.0.1:9"
-    )
-
-    assert (busy["code"], busy["kind"]) == ("hub-unavailable", "network")
-    assert (lost["lost"]["code"], lost["lost"]["kind"]) == ("hub-unavailable", "network")
+def test_a_busy_hub_is_asked_again(further: dict[str, Any]):
+    assert (further["busy"]["code"], further["busy"]["kind"]) == ("hub-unavailable", "network")
 
 
 def test_another_commit_in_the_cache_is_not_taken_for_the_one_that_was_asked(
-    hub: Hub, tmp_path: Path
+    further: dict[str, Any],
 ):
-    pairs = {"dataset": "some/pairs", "columns": {"caption": "text"}}
-    cases = {
-        "first": pairs,
-        "lost": {**pairs, "revision": LOST},
-        "cached": {**pairs, "revision": OLD, "is_offline": True},
-        "offline": {**pairs, "revision": LOST, "is_offline": True},
-    }
-    found = read(hub, tmp_path, cases)
+    lost, offline = further["lost"], further["offline"]
 
-    assert (found["first"], found["cached"]) == ({"rows": 3}, {"rows": 3})
-    assert (found["lost"]["code"], found["lost"]["about"]) == ("hub-no-revision", ["revision"])
-    assert found["offline"]["message"] == (
+    assert (further["first"], further["cached"]) == ({"rows": 3}, {"rows": 3})
+    assert (lost["code"], lost["about"]) == ("hub-no-revision", ["revision"])
+    assert offline["kind"] is None
+    assert offline["message"] == (
         f"the local cache holds the dataset `some/pairs` at another commit than `{LOST}`"
     )
-    assert found["offline"]["kind"] is None
+
+
+def test_a_line_that_is_lost_is_tried_again(hub: Hub, tmp_path: Path):
+    cases = {"lost": {"dataset": "some/bench"}}
+    lost = read(hub, tmp_path, cases, HF_ENDPOINT="http://127.0.0.1:9")["lost"]
+
+    assert (lost["code"], lost["kind"]) == ("hub-unavailable", "network")
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    folder = tmp_path / "work"
+    (folder / "benchmarks").mkdir(parents=True)
+    (folder / "mine.yaml").write_text(RECIPE)
+    files = {"config": ("SLAKE", "SLACK"), "split": ("test\n", "tset\n"), "well": ("", "")}
+    for name, (right, wrong) in files.items():
+        text = BENCHMARK.replace(right, wrong) if right else BENCHMARK
+        (folder / "benchmarks" / f"{name}.yaml").write_text(text)
+    return folder
+
+
+def errors(text: str) -> dict[str, str]:
+    """Return the errors of a run by code, each as printed."""
+    found = [part for part in text.split("\n\n") if part.lstrip().startswith("error[")]
+    return {part.partition("[")[2].partition("]")[0]: part.strip() for part in found}
+
+
+def test_a_run_tells_each_at_its_line(hub: Hub, folder: Path):
+    done = adapt(folder, hub, "run", "mine.yaml", "--quiet")
+    found = errors(done.stderr)
+
+    assert done.returncode == 3
+    assert found["unknown-column"].splitlines()[:5] == [
+        "error[unknown-column]: `collect` failed: the dataset `some/pairs` has no column `txt`; "
+        "it has `image`, `text`",
+        "  --> mine.yaml:6:36",
+        "    6 |   columns: {image: image, caption: txt}",
+        "      |                                    ^",
+        "  help: if `text` is meant, say so: columns: {caption: text}",
+    ]
+    assert found["unknown-config"].splitlines()[:6] == [
+        "error[unknown-config]: `collect/config` failed: the dataset `some/bench` has no config "
+        "`SLACK`; it has `SLAKE`, `PathVQA`",
+        "  --> benchmarks/config.yaml:5:11",
+        "    5 |   config: SLACK",
+        "      |           ^",
+        "  note: mine.yaml:9:12 names this benchmark",
+        "  help: did you mean `SLAKE`?",
+    ]
+    assert "--> benchmarks/split.yaml:6:10" in found["unknown-split"]
+    assert "mine.yaml:9:20 names this benchmark" in found["unknown-split"]
+
+
+def test_what_a_hub_refuses_is_told_before_the_first_stage(hub: Hub, folder: Path):
+    hub.add("models/some/odd", {"config.json": b'{"model_type": "quux"}'})
+    hub.add("models/some/gated", {"config.json": b"{}"}, token=TOKEN)
+    text = RECIPE.replace("some/pairs", "some/pears").replace("pocket/base", "some/odd")
+    judged = """\
+generator: {model: pocket/synthesizer, prompt: synthesize@1}
+filters:
+  tasks:
+    - use: consistency
+      judge: {model: some/gated}
+"""
+    (folder / "mine.yaml").write_text(text.replace("base: {", judged + "base: {"))
+    done = adapt(folder, hub, "run", "mine.yaml", HF_TOKEN="hf_of_somebody_else")
+    found = errors(done.stderr)
+
+    assert done.returncode == 1, done.stderr
+    assert set(found) == {"hub-not-found", "hub-gated", "unknown-model-family"}
+    assert "--> mine.yaml:5:12\n" in found["hub-not-found"]
+    assert "      judge: {model: some/gated}" in found["hub-gated"]
+    assert "set HF_TOKEN to a token of that account" in found["hub-gated"]
+    assert "the type of `some/odd`: `quux`" in found["unknown-model-family"]
+    assert "known types: gemma3, " in found["unknown-model-family"]
+    assert not (folder / ".adapt" / "runs").exists()
+    assert "hf_of_somebody_else" not in done.stdout + done.stderr
+
+
+def test_a_locked_commit_that_is_gone_names_the_line_of_the_lock(hub: Hub, folder: Path):
+    (folder / "mine.yaml").write_text(RECIPE.replace("[config, split]", "[well]"))
+    assert adapt(folder, hub, "lock", "mine.yaml").returncode == 0
+    bench = hub.repos["datasets/some/bench"]
+    hub.add("datasets/some/bench", bench.commits.pop(OLD), 2)
+    done = adapt(folder, hub, "run", "mine.yaml", "--only", "collect/well")
+
+    assert done.returncode == 1
+    assert errors(done.stderr)["hub-no-revision"].splitlines() == [
+        f"error[hub-no-revision]: the dataset `some/bench` has no revision `{OLD}`",
+        "  --> benchmarks/well.yaml:2:1",
+        "    2 | source:",
+        "      | ^",
+        "  note: mine.yaml:9:12 names this benchmark",
+        "  note: mine.lock.json:4:3 locked here; `adapt lock mine.yaml` follows the hub",
+        f"  help: its newest commit is `{commit(2)}`; its commits, branches and tags are at "
+        f"{hub.url}/datasets/some/bench/tree/main",
+    ]
