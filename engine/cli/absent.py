@@ -6,6 +6,7 @@ import os
 import re
 from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
+from typing import Any
 
 from engine import hub
 from engine.cli import blamed
@@ -27,12 +28,19 @@ def of_nodes(nodes: Iterable[Node], environ: Mapping[str, str]) -> dict[Referenc
     """Return what nodes take from a hub and no cache of this machine holds."""
     found: dict[Reference, Node] = {}
     for node in nodes:
-        values = [node.params["source"]] if node.stage == "collect" else least.models_of(node)
-        for value in values:
+        for value in _taken(node):
             for reference in lock.references_in(value):
                 if not _is_here(reference, environ):
                     found.setdefault(reference, node)
     return found
+
+
+def _taken(node: Node) -> Iterable[Mapping[str, Any]]:
+    """Return what names something that a node may take from a hub."""
+    if node.stage == "collect":
+        return [node.params["source"]]
+    is_made_here = "model" in node.inputs or node.params.get("weights") == "random"
+    return () if is_made_here else least.models_of(node)
 
 
 def size_gb(absent: Absent, finder: ModelFinder) -> float:

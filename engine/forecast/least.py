@@ -49,7 +49,9 @@ def models_of(node: Node) -> Iterator[Mapping[str, Any]]:
     """Yield what names a model that this machine must load, with its revision and backend."""
     if node.stage in ("report", "collect"):  # the report repeats the recipe as text
         return
-    for value in _walk(node.params):
+    # Of the tower of an original LLaVA often no more than its config is read.
+    values = [node.params] if node.stage == "convert" else _walk(node.params)
+    for value in values:
         is_model = isinstance(value.get("model"), str) and "revision" in value
         if is_model and backend_of(value) != ELSEWHERE:
             yield value
