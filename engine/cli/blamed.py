@@ -93,6 +93,7 @@ def _span_of_model(recipe: Recipe, name: str) -> Span | None:
 def _locked(node: Node, planned: Planned) -> Note | None:
     """Return the line of the lock that holds the commit that a node was given."""
     source = node.params["source"]
+    source = source.get("source") or source  # of a rehearsal: the first rows of another one
     held = locked.facts(planned.recipe) or {}
     for fact, commit in lock.commits(held, "dataset", str(source["dataset"])).items():
         if commit == source["revision"]:
