@@ -31,6 +31,7 @@ if TYPE_CHECKING:
     from engine.cli.trackers import Started
     from engine.plan.estimate import Figure
     from engine.runtime.executor import Outcome
+    from engine.runtime.local import Begin
     from engine.runtime.outlook import View
     from engine.runtime.scheduler import Demand
 
@@ -46,6 +47,8 @@ class Session:
     plan: Plan  # the part that is run
     run: Run
     worker: Sequence[str]  # arguments of the interpreter that make it a worker
+    start: Begin | None = None  # what starts a worker, if not an interpreter does
+    rehearsal: Mapping[str, Any] | None = None  # what stood in for what
 
 
 @dataclass(frozen=True, slots=True)
@@ -133,8 +136,9 @@ def carry_out(session: Session, *, is_cached: bool) -> int:
         _say(session, f"every stage is cached ({len(session.plan.nodes)} nodes): nothing to run")
     else:
         view = outlook.look(session.plan, session.store)
-        _say(session, tables.plan_brief(session.plan.recipe, view.nodes))
-        prospect = _prospect(session, view)
+        if session.rehearsal is None:  # what stand-ins take says nothing of a run
+            _say(session, tables.plan_brief(session.plan.recipe, view.nodes))
+            prospect = _prospect(session, view)
     outcome = _execute(session, is_cached, prospect)
     ending.put_report(session)
     if not is_cached:
@@ -234,7 +238,11 @@ def _execute(session: Session, is_cached: bool, prospect: Prospect) -> Outcome:
     from engine.runtime.executor import Executor
 
     launcher = executors.launcher(
-        session.settings, session.worker, session.run.path, has_work=not is_cached
+        session.settings,
+        session.worker,
+        session.run.path,
+        has_work=not is_cached,
+        begin=session.start,
     )
     audience = _audience(session, is_cached, prospect.expected_s)
     tracked = [] if is_cached else _begin_trackers(session)

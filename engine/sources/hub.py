@@ -62,6 +62,37 @@ def num_rows(params: Params, context: SourceContext) -> int:
     return len(_load(params.dataset, params.config, params.split, params.revision, context))
 
 
+def first(params: Params, context: SourceContext, num_rows: int) -> Iterator[Row | Problem]:
+    """Yield the first rows: of the hub's files, only their beginnings are fetched."""
+    name, bounds = _whole_split(params.split)
+    start, stop = bounds
+    most = num_rows if stop is None else min(num_rows, max(stop - start, 0))
+    where = (params.dataset, params.config, name, params.revision)
+    stream = _load(*where, context, is_streamed=True)
+    header = stream.column_names or list(stream.features or ())
+    if header:
+        _columns.check_header(params, header, f"the dataset `{params.dataset}`")
+    prefix = "/".join(part for part in (params.dataset, params.config, params.split) if part)
+    chosen = _undecoded(stream).skip(start).take(most)
+    for number, raw in enumerate(chosen, start):
+        yield _columns.build(raw, params, f"{prefix} row {number}", _read)
+
+
+def _whole_split(split: str) -> tuple[str, tuple[int, int | None]]:
+    """Return the split that a slice in rows such as train[10:100] is of, and where it is cut.
+
+    Other slices, in percent or of several splits, are read from the beginning of the first.
+    """
+    name, _, rest = split.partition("[")
+    start, _, stop = rest.rstrip("]").partition(":")
+    if not (rest.endswith("]") and rest.count("]") == 1):
+        return name, (0, None)
+    return name, (
+        int(start) if start.isdigit() else 0,
+        int(stop) if stop.isdigit() else None,
+    )
+
+
 def fingerprint(params: Params, locate: Locate, digest_file: DigestFile) -> dict[str, object]:
     """Return name and revision of a hub dataset, or a digest over a local one."""
     _columns.check_names(params)
@@ -77,7 +108,13 @@ def fingerprint(params: Params, locate: Locate, digest_file: DigestFile) -> dict
 
 @lru_cache(maxsize=1)
 def _load(
-    dataset: str, config: str | None, split: str, revision: str | None, context: SourceContext
+    dataset: str,
+    config: str | None,
+    split: str,
+    revision: str | None,
+    context: SourceContext,
+    *,
+    is_streamed: bool = False,
 ) -> Any:
     import datasets
     from datasets.exceptions import DatasetsError
@@ -87,7 +124,9 @@ def _load(
     where = str(context.locate(dataset)) if is_local else dataset
     try:
         with _network(context.is_offline):
-            return datasets.load_dataset(where, config, split=split, revision=revision)
+            return datasets.load_dataset(
+                where, config, split=split, revision=revision, streaming=is_streamed
+            )
     except (OSError, ValueError, DatasetsError) as error:
         raise _cannot_load(dataset, is_local, context.is_offline, error) from error
 
@@ -124,7 +163,7 @@ def _undecoded(table: Any) -> Any:
     import datasets
 
     raw = datasets.Image(decode=False)
-    for name, feature in table.features.items():
+    for name, feature in (table.features or {}).items():
         if isinstance(feature, datasets.Image):
             table = table.cast_column(name, raw)
         elif isinstance(getattr(feature, "feature", None), datasets.Image):
@@ -137,4 +176,6 @@ def _read(name: str) -> bytes:
     return _files.read_picture(Path(name))
 
 
-PLUGIN = Source(version=1, params=Params, rows=rows, fingerprint=fingerprint, num_rows=num_rows)
+PLUGIN = Source(
+    version=1, params=Params, rows=rows, fingerprint=fingerprint, num_rows=num_rows, first=first
+)
