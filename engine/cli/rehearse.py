@@ -53,6 +53,7 @@ def add_parser(subparsers: Any) -> None:
     real.add_argument(
         "--with-models", action="store_true", help="run the models themselves; needs a GPU"
     )
+    parser.add_argument("--only", metavar="NODE", help="rehearse one node and what it needs")
     shown = parser.add_argument_group("what is shown")
     shown.add_argument("--quiet", action="store_true", help="show failures and the end alone")
     shown.add_argument(
@@ -61,7 +62,7 @@ def add_parser(subparsers: Any) -> None:
         help="print events as JSON lines, the last one the result with what stood in for what",
     )
     settings.add_flags(parser)
-    parser.set_defaults(frozen=False, only=None)
+    parser.set_defaults(frozen=False)
 
 
 def run(args: argparse.Namespace) -> int:
@@ -120,7 +121,7 @@ def _staged(args: argparse.Namespace, machine: Settings) -> Staged:
     from engine.forecast import fit
     from engine.models._known import finder_of
     from engine.recipe.load import load_experiment
-    from engine.rehearsal.recipe import NUM_ROWS, Wishes, stage
+    from engine.rehearsal.recipe import NUM_ITEMS, NUM_ROWS, Wishes, stage
 
     recipe = Path(args.recipe)
     experiment: Experiment = load_experiment(recipe, args.overrides)
@@ -132,6 +133,7 @@ def _staged(args: argparse.Namespace, machine: Settings) -> Staged:
     wishes = Wishes(
         folder=recipe.parent,
         num_rows=args.with_data or NUM_ROWS,
+        num_items=args.with_data or NUM_ITEMS,
         fetches=args.with_data is not None,
         with_models=args.with_models,
     )

@@ -95,7 +95,7 @@ def to_json(staged: Staged, args: argparse.Namespace) -> dict[str, Any]:
     made_up = [name for name in staged.sources.values() if name.startswith("made-up")]
     unchecked = list(staged.unchecked)
     unchecked += [_NO_DATA] if made_up else []
-    unchecked += () if args.with_models else _NO_MODELS
+    unchecked += _NO_MODELS if any(" small " in f" {one} " for one in staged.models.values()) else ()
     return {
         "models": dict(staged.models),
         "rows": dict(staged.sources),

@@ -171,7 +171,8 @@ def summary_text(summary: Mapping[str, Any]) -> str:
 
 def funnel_text(summary: Mapping[str, Any]) -> str:
     """Return how many rows each arm had after each stage, and on how many items it was scored."""
-    names = {row["benchmark"]: row["num_items"] for a in summary["arms"] for row in a["scores"]}
+    scores = [row for arm in summary["arms"] for row in arm["scores"] if _is_whole(row)]
+    names = {row["benchmark"]: row["num_items"] for row in scores}
     items = ", ".join(f"{name} {_count(number)}" for name, number in names.items())
     return "\n".join(filter(None, (_funnel(summary["arms"]), f"  items scored: {items}")))
 

@@ -139,7 +139,8 @@ def _vision_flan(use: Use, rows: Sequence[Row], folder: Path) -> Mapping[str, An
         asked = f"{row['instruction']}\n<image>"
         told = {"tasks": row["precise"], "captions": row["caption"], "answers": row["informative"]}
         for role, answer in told.items():
-            exchange = made_up.exchange("<image>" if role == "captions" else asked, answer)
+            question = "<image>\nDescribe it." if role == "captions" else asked
+            exchange = made_up.exchange(question, answer)
             lists[role].append({"image": name, "conversations": exchange, "task_name": row["task"]})
     for role, items in lists.items():
         _put(folder / f"{role}.json", json.dumps(items).encode())

@@ -104,6 +104,22 @@ def put(known: KnownModel, folder: Path, *, has_template: bool) -> None:
     open_kit(str(folder))
 
 
+def bring(name: str) -> None:
+    """Import all that an embedded model needs."""
+    from engine import package_data
+    from engine.models._loading import open_kit
+
+    kit = open_kit(str(package_data.pocket_model(name.partition("/")[2])))
+    assert _model_class(kit.family.auto_class, kit.config)
+
+
+def _model_class(auto_class: str, config: Any) -> Any:
+    """Return the class of a model, which imports it."""
+    import transformers
+
+    return getattr(transformers, auto_class)._model_mapping[type(config)]
+
+
 def write(known: KnownModel, folder: Path, *, has_template: bool, seed: int = 0) -> None:
     """Write a stand-in for a model of which the config is known. Raise StageError for no family."""
     import torch

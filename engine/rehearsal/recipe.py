@@ -31,8 +31,10 @@ from engine.rehearsal import adapters, formats, models, rows
 from engine.sources._columns import RowParams
 
 NUM_ROWS = 16
+NUM_ITEMS = 6  # of a benchmark
 NUM_STEPS = 2
 BATCH_ROWS = 2
+ITSELF = "itself"
 _VERSION = 1  # of stand-in models: moves their folders
 _LOCAL = (".", "/", "~")
 _PLACES = ("path", "image_root", "tasks", "captions", "answers", "images")  # settings that are paths
@@ -48,6 +50,7 @@ class Wishes:
 
     folder: Path  # relative paths of the recipe start here
     num_rows: int = NUM_ROWS
+    num_items: int = NUM_ITEMS
     fetches: bool = False
     with_models: bool = False
 
@@ -236,7 +239,9 @@ class _Maker:
     def _model(self, name: str, revision: str | None, span: Span | None) -> str:
         """Return the folder of the stand-in of a model; embedded models stand for themselves."""
         if _is_embedded(name):
-            self._staged.models.setdefault(name, "itself")
+            if name not in self._staged.models:
+                models.bring(name)
+                self._staged.models[name] = ITSELF
             return name
         known = self._finder.find(name, revision)
         if known is None or not known.config:
@@ -303,15 +308,16 @@ class _Maker:
     ) -> Use:
         """Return a source of a few rows: the first real ones where they can be had."""
         wishes, sources = self._wishes, self._staged.sources
+        num_rows = wishes.num_items if place[0] == "benchmarks" else wishes.num_rows
         if use.name == "pocket":
-            few = min(int(use.settings.get("num_rows") or wishes.num_rows), wishes.num_rows)
-            sources[told] = f"the first {few} of {_described(use)}"
+            few = min(int(use.settings.get("num_rows") or num_rows), num_rows)
+            sources[told] = f"the first {few} pictures of the rendered `{_described(use)}`"
             return replace(use, settings={**use.settings, "num_rows": few})
         missing = self._missing(use)
         is_far = use.name == "hub" and not str(use.settings["dataset"]).startswith(_LOCAL)
         if wishes.fetches if is_far else not missing:
-            sources[told] = f"the first {wishes.num_rows} rows of {_described(use)}"
-            settings = {"source": plugin.unbind(use), "num_rows": wishes.num_rows}
+            sources[told] = f"the first {num_rows} rows of {_described(use)}"
+            settings = {"source": plugin.unbind(use), "num_rows": num_rows}
             inner = {**settings, "source": _without(settings["source"], "version")}
             return plugin.bound_use("sources", {"use": "first", **inner})
         if missing:
