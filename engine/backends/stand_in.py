@@ -3,13 +3,14 @@
 Random weights write noise, and nothing after the generator would ever see a row. So each request is
 rendered, tokenised and read as by `transformers`, its length is checked against the context with
 all tokens that it may write, and then it is answered in the form that was asked for: a dialogue, a
-JSON document, a label. Only a plain answer is what the model wrote.
+JSON document, a label, yes or no. Without a form, every metric would find nothing to count.
 """
 
 from __future__ import annotations
 
 import hashlib
 import json
+import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Annotated, Any
@@ -33,6 +34,10 @@ from engine.records import assistant, user
 MOST_NEW = 8  # tokens that are really written
 LIKELY, UNLIKELY = -0.1, -4.0
 NUMBER = "{n}"
+_OPTION = re.compile(r"(?:^|[\s(])([A-E])[.):]", re.M)
+_COUNT = re.compile(r"\bhow many\b", re.I)
+_CLOSED = re.compile(r"(?:^|[.?!]\s+)(?:is|are|was|were|does|do|did|has|have|can)\b", re.I | re.M)
+_PLAIN = ("The field on the left.", "tissue", "plate, roof", "The lesion lies beside the river.")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -98,7 +103,23 @@ class StandInSession:
         if sampling.json_schema is not None:
             text = json.dumps(example(json.loads(sampling.json_schema), _number(request)))
             return replace(done, turns=(assistant(text),), finish="stop", raw=text)
-        return replace(done, finish="stop")
+        return replace(done, turns=(assistant(plain(request, done.text)),), finish="stop")
+
+
+def plain(request: Request, written: str) -> str:
+    """Return an answer in the form that a question asks for; of four, one is what was written.
+
+    It differs from model to model, as what they write does.
+    """
+    question = request.turns[-1].text if request.turns else ""
+    number = int.from_bytes(hashlib.sha256(f"{question}/{written}".encode()).digest()[:4], "big")
+    if number % 4 == 0:
+        return written
+    if options := _OPTION.findall(question):
+        return str(options[number % len(options)])
+    if _COUNT.search(question):
+        return str(number % 5)
+    return ("Yes", "No")[number % 2] if _CLOSED.search(question) else _PLAIN[number % len(_PLAIN)]
 
 
 def example(schema: Mapping[str, Any], number: int) -> Any:

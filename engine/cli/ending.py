@@ -50,7 +50,10 @@ def print_end(session: Session, outcome: Outcome, is_cached: bool) -> None:
     if outcome.failures:
         print(_counted(session), file=sys.stderr)
     artifact = _report_artifact(session)
-    if artifact is not None:
+    if artifact is not None and session.rehearsal is not None:
+        print(f"\n{tables.funnel_text(artifact.json('summary.json'))}\n")
+        print(f"report  {session.run.report_path} (its scores are noise)")
+    elif artifact is not None:
         print(f"\n{tables.summary_text(artifact.json('summary.json'))}\n")
         print(f"report  {session.run.report_path}")
     if not outcome.failures and not is_cached:
@@ -119,7 +122,7 @@ def to_json(session: Session, outcome: Outcome, code: int) -> dict[str, Any]:
         "failures": [_failure_json(session, failure) for failure in outcome.failures],
         "report": str(session.run.report_path) if has_report else None,
         "summary": artifact.json("summary.json") if artifact is not None else None,
-    }
+    } | ({} if session.rehearsal is None else {"rehearsal": session.rehearsal})
 
 
 def _failure_json(session: Session, failure: Failure) -> dict[str, Any]:

@@ -31,6 +31,7 @@ if TYPE_CHECKING:
     from engine.cli.trackers import Started
     from engine.plan.estimate import Figure
     from engine.runtime.executor import Outcome
+    from engine.runtime.local import Begin
     from engine.runtime.outlook import View
     from engine.runtime.scheduler import Demand
 
@@ -56,6 +57,8 @@ class Session:
     run: Run
     worker: Sequence[str]  # arguments of the interpreter that make it a worker
     prepared: Prepared | None = None  # where it was looked at before
+    start: Begin | None = None  # what starts a worker, if not an interpreter does
+    rehearsal: Mapping[str, Any] | None = None  # what stood in for what
 
 
 @dataclass(frozen=True, slots=True)
@@ -175,7 +178,7 @@ def carry_out(session: Session, *, is_cached: bool) -> int:
     prospect = Prospect()
     if is_cached:
         _say(session, f"every stage is cached ({len(session.plan.nodes)} nodes): nothing to run")
-    else:
+    elif session.rehearsal is None:  # what stand-ins take says nothing of a run
         prepared = session.prepared or _prepared(planned, session.plan, session.store)
         _say(session, tables.plan_brief(session.plan.recipe, prepared.view.nodes))
         prospect = _prospect(prepared)
@@ -267,7 +270,11 @@ def _execute(session: Session, is_cached: bool, prospect: Prospect) -> Outcome:
     from engine.runtime.executor import Executor
 
     launcher = executors.launcher(
-        session.settings, session.worker, session.run.path, has_work=not is_cached
+        session.settings,
+        session.worker,
+        session.run.path,
+        has_work=not is_cached,
+        begin=session.start,
     )
     audience = _audience(session, is_cached, prospect.expected_s)
     tracked = [] if is_cached else _begin_trackers(session)

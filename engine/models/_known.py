@@ -89,6 +89,14 @@ class ModelFinder:
             self._found[place] = self._look(name, revision)
         return self._found[place]
 
+    def is_here(self, name: str, revision: str | None = None) -> bool:
+        """Tell whether the weights of a model are on this machine."""
+        if name.startswith(_POCKET):
+            return True
+        is_local = name.startswith((".", "/", "~"))
+        folder = self.locate(name) if is_local else self._snapshot(name, revision)
+        return folder is not None and any(folder.glob("*.safetensors"))
+
     def _look(self, name: str, revision: str | None) -> KnownModel | None:
         if name.startswith(_POCKET):
             folder = package_data.pocket_model(name.removeprefix(_POCKET))

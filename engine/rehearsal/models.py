@@ -7,6 +7,8 @@ depth and vocabulary shrink. Context windows stay, so that a prompt that is too 
 from __future__ import annotations
 
 import json
+import os
+import shutil
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
@@ -87,6 +89,35 @@ _KINDS_OF_TEXT = {
     "gemma3": "gemma3_text",
     "paligemma": "gemma",
 }
+
+
+def put(known: KnownModel, folder: Path, *, has_template: bool) -> None:
+    """Write a stand-in unless it is there, and open it, which imports all that its family needs."""
+    from engine.models._loading import open_kit
+
+    part = folder.with_name(f"{folder.name}.{os.getpid()}.part")
+    write(known, part, has_template=has_template)
+    try:
+        part.rename(folder)
+    except OSError:  # it is there: keys name its content, which is the same each time
+        shutil.rmtree(part)
+    open_kit(str(folder))
+
+
+def bring(name: str) -> None:
+    """Import all that an embedded model needs."""
+    from engine import package_data
+    from engine.models._loading import open_kit
+
+    kit = open_kit(str(package_data.pocket_model(name.partition("/")[2])))
+    assert _model_class(kit.family.auto_class, kit.config)
+
+
+def _model_class(auto_class: str, config: Any) -> Any:
+    """Return the class of a model, which imports it."""
+    import transformers
+
+    return getattr(transformers, auto_class)._model_mapping[type(config)]
 
 
 def write(known: KnownModel, folder: Path, *, has_template: bool, seed: int = 0) -> None:

@@ -63,6 +63,40 @@ def num_rows(params: Params, context: SourceContext) -> int:
     return len(_table(params, context))
 
 
+def first(params: Params, context: SourceContext, num_rows: int) -> Iterator[Row | Problem]:
+    """Yield the first rows: of the hub's files, only their beginnings are fetched."""
+    name, bounds = _whole_split(params.split)
+    start, stop = bounds
+    most = num_rows if stop is None else min(num_rows, max(stop - start, 0))
+    wanted = _Wanted(params.dataset, params.config, name, params.revision, context)
+    builder = _builder(wanted)
+    with wanted.told():
+        stream = builder.as_streaming_dataset(wanted.split)
+        header = stream.column_names or list(stream.features or ())
+    if header:
+        _columns.check_header(params, header, f"the dataset `{params.dataset}`")
+    with wanted.told():
+        chosen = list(_undecoded(stream).skip(start).take(most))
+    prefix = "/".join(part for part in (params.dataset, params.config, params.split) if part)
+    for number, raw in enumerate(chosen, start):
+        yield _columns.build(raw, params, f"{prefix} row {number}", _read)
+
+
+def _whole_split(split: str) -> tuple[str, tuple[int, int | None]]:
+    """Return the split that a slice in rows such as train[10:100] is of, and where it is cut.
+
+    Other slices, in percent or of several splits, are read from the beginning of the first.
+    """
+    name, _, rest = split.partition("[")
+    start, _, stop = rest.rstrip("]").partition(":")
+    if not (rest.endswith("]") and rest.count("]") == 1):
+        return name, (0, None)
+    return name, (
+        int(start) if start.isdigit() else 0,
+        int(stop) if stop.isdigit() else None,
+    )
+
+
 def fingerprint(params: Params, locate: Locate, digest_file: DigestFile) -> dict[str, object]:
     """Return name and revision of a hub dataset, or a digest over a local one."""
     _columns.check_names(params)
@@ -237,7 +271,7 @@ def _undecoded(table: Any) -> Any:
     import datasets
 
     raw = datasets.Image(decode=False)
-    for name, feature in table.features.items():
+    for name, feature in (table.features or {}).items():
         if isinstance(feature, datasets.Image):
             table = table.cast_column(name, raw)
         elif isinstance(getattr(feature, "feature", None), datasets.Image):
@@ -250,4 +284,6 @@ def _read(name: str) -> bytes:
     return _files.read_picture(Path(name))
 
 
-PLUGIN = Source(version=1, params=Params, rows=rows, fingerprint=fingerprint, num_rows=num_rows)
+PLUGIN = Source(
+    version=1, params=Params, rows=rows, fingerprint=fingerprint, num_rows=num_rows, first=first
+)
