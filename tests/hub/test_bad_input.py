@@ -306,8 +306,9 @@ def errors(text: str) -> dict[str, str]:
     return {part.partition("[")[2].partition("]")[0]: part.strip() for part in found}
 
 
-def test_a_run_tells_each_at_its_line(hub: Hub, folder: Path):
-    done = adapt(folder, hub, "run", "mine.yaml", "--quiet")
+@pytest.mark.parametrize("words", [["run"], ["rehearse", "--with-data", "2"]])
+def test_a_run_and_a_rehearsal_tell_each_at_its_line(hub: Hub, folder: Path, words: list[str]):
+    done = adapt(folder, hub, *words, "mine.yaml", "--quiet")
     found = errors(done.stderr)
 
     assert done.returncode == 3
