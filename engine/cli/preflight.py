@@ -79,7 +79,7 @@ def refuse(args: argparse.Namespace, ground: Ground) -> int | None:
         return None
     if all(item.code not in _LABELS for item in found):
         raise RequestError(*found)
-    again = rehearsal(args)
+    again = rehearsal(ground.planned)
     if args.json:
         told = [replace(item, hint=item.hint or f"on this machine: {again}") for item in found]
         errors.show(told, as_json=True)
@@ -107,10 +107,10 @@ def findings(ground: Ground) -> list[Diagnostic]:
     ]
 
 
-def rehearsal(args: argparse.Namespace) -> str:
+def rehearsal(planned: Planned) -> str:
     """Return the command that runs all of a recipe on this machine, on stand-ins."""
-    words = ["adapt", "rehearse", args.recipe]
-    for override in args.overrides:
+    words = ["adapt", "rehearse", str(planned.recipe)]
+    for override in planned.overrides:
         words += ["--set", override]
     return shlex.join(words)
 

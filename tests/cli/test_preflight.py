@@ -166,6 +166,20 @@ def test_a_run_that_cannot_be_ends_before_its_first_stage(
     assert not (tmp_path / "store" / "runs").exists()
 
 
+def test_a_saved_plan_that_cannot_be_run_names_its_recipe(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+):
+    recipe, plan = tmp_path / "biomed.yaml", str(tmp_path / "kept.plan.json")
+    recipe.write_text(f"recipe: 1\nname: mine\nextends: {BIOMED}\n")
+    store = ("--store", str(tmp_path / "store"))
+    assert cli.main(["plan", str(recipe), "--set", "seed=7", "-o", plan, *store]) == 0
+    capsys.readouterr()
+
+    assert cli.main(["run", plan, "--offline", "--device", "cpu", *store]) == 1
+    last = capsys.readouterr().err.splitlines()[-1]
+    assert last.strip() == f"adapt rehearse {recipe} --set seed=7"
+
+
 def test_machines_get_the_same_as_diagnostics(tmp_path: Path, capsys: pytest.CaptureFixture[str]):
     assert run(tmp_path, "--json") == 1
     found = json.loads(capsys.readouterr().out)["diagnostics"]
