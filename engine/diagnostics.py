@@ -12,6 +12,7 @@ from functools import cache
 
 MAX_SHOWN = 200  # mistakes that a person is shown at once
 MAX_COLUMNS = 160  # of a line in an excerpt
+STAGE_FAILED = "stage-failed"  # the code of a failure that has no better one
 
 
 class ExitCode(IntEnum):
@@ -128,17 +129,27 @@ class GateError(AdaptError):
 class StageError(AdaptError):
     """A stage cannot do its work; the sentence says what to change. Raised inside stages.
 
-    One that `is_transient` may pass by itself (a busy server): its node is tried again.
+    One that `is_transient` may pass by itself (a busy server): its node is tried again. `about`
+    names the setting at fault, which the command line finds in the recipe: keys below a source, as
+    ("columns", "caption"), or a model, as ("model", "owner/name").
     """
 
     exit_code = ExitCode.STAGE_FAILED
 
     def __init__(
-        self, message: str, *, hint: str | None = None, is_transient: bool = False
+        self,
+        message: str,
+        *,
+        hint: str | None = None,
+        is_transient: bool = False,
+        code: str = STAGE_FAILED,
+        about: tuple[str, ...] = (),
     ) -> None:
         super().__init__(message)
         self.hint = hint
         self.is_transient = is_transient
+        self.code = code
+        self.about = about
 
 
 class EngineDiedError(StageError):

@@ -1,8 +1,9 @@
-"""Asks the Hugging Face hub what models and datasets are at a revision; nothing is downloaded.
+"""Asks the Hugging Face hub what models and datasets are at a revision, or why they are not there.
 
-`huggingface_hub` does the asking, so HF_ENDPOINT, HF_TOKEN and HF_HUB_ETAG_TIMEOUT hold here as
-everywhere. What it raises becomes a `HubError` in the words of this engine: its own texts differ
-between releases. Nothing that a server or a token says is repeated.
+Nothing is downloaded. `huggingface_hub` does the asking, so HF_ENDPOINT, HF_TOKEN and
+HF_HUB_ETAG_TIMEOUT hold here as everywhere. What it raises becomes a `HubError` in the words of
+this engine: its own texts differ between releases. Nothing that a server or a token says is
+repeated.
 """
 
 from __future__ import annotations
@@ -16,12 +17,15 @@ from queue import Empty, SimpleQueue
 from threading import Thread
 from typing import Any, TypeVar
 
+from engine.diagnostics import StageError
 from engine.plan.lock import Reference
 
 NOT_FOUND, UNAVAILABLE = "hub-not-found", "hub-unavailable"
+NO_REVISION, GATED = "hub-no-revision", "hub-gated"
 ASKED_AT_ONCE = 8
 TRIES = 3
 FIRST_WAIT_S = 0.5  # doubled from try to try, unless the hub says how long to wait
+REACH_S = 5  # a hub that is there says so sooner
 MAX_WAIT_S = 20  # a hub that wants more is not waited for
 _OVERLOADED = (408, 429, 500, 502, 503, 504)
 _COMMIT = re.compile(r"[0-9a-f]{40}")
@@ -59,7 +63,13 @@ def snapshot(kind: str, name: str, revision: str | None) -> Snapshot:
             _patiently(lambda: _refuse_without_access(api, kind, found, timeout_s))
         return _read(found)
     except Exception as error:
-        raise _told(error, kind, name, revision, api.endpoint) from error
+        told = _told(error, kind, name, revision, api.endpoint)
+        if told.code == NO_REVISION:
+            with suppress(Exception):  # it is a help, and no more
+                told.hint = (
+                    f"its newest commit is `{ask(name, timeout=timeout_s).sha}`; {told.hint}"
+                )
+        raise told from error
 
 
 def snapshots(revisions: Mapping[Reference, str | None]) -> dict[Reference, Snapshot | HubError]:
@@ -94,6 +104,55 @@ def _attempt(reference: Reference, revision: str | None) -> Snapshot | Exception
         return snapshot(reference.kind, reference.name, revision)
     except Exception as error:
         return error
+
+
+def refusal(kind: str, name: str, revision: str | None) -> StageError | None:
+    """Ask the hub why a model or dataset could not be had; None where it sees no reason.
+
+    The loading clients drop the reason on its way up, or keep it in texts of their own alone.
+    """
+    if is_offline():
+        return None
+    try:
+        snapshot(kind, name, revision)
+    except HubError as error:
+        at_fault = "revision" if error.code == NO_REVISION else kind
+        is_busy = error.code == UNAVAILABLE
+        return StageError(
+            str(error),
+            hint="run it again later; finished stages are kept" if is_busy else error.hint,
+            is_transient=is_busy,
+            code=error.code,
+            about=("model", name) if kind == "model" else (at_fault,),
+        )
+    return None
+
+
+def out_of_reach() -> str | None:
+    """Return why nothing at all comes from the hub; None when it answers, whatever it says."""
+    import httpx2
+    from huggingface_hub import constants, get_session
+
+    reason = ""
+    for _ in range(2):
+        try:
+            get_session().head(constants.ENDPOINT, timeout=REACH_S)
+        except httpx2.TransportError as error:
+            reason = _reason(error, None)
+        else:
+            return None
+    return f"{constants.ENDPOINT} cannot be reached ({reason})"
+
+
+def fetch_config(model: str, revision: str | None) -> bool:
+    """Download a model's config, which is small, into the cache; tell whether it came."""
+    from huggingface_hub import hf_hub_download
+
+    try:
+        hf_hub_download(model, "config.json", revision=revision)
+    except Exception:  # the loader will say why, if it matters
+        return False
+    return True
 
 
 def is_offline() -> bool:
@@ -165,13 +224,13 @@ def _told(error: Exception, kind: str, name: str, revision: str | None, endpoint
     status = getattr(getattr(error, "response", None), "status_code", None)
     if isinstance(error, errors.RevisionNotFoundError):
         return HubError(
-            "hub-no-revision",
+            NO_REVISION,
             f"{what} has no revision `{revision}`",
             f"its commits, branches and tags are at {page}/tree/main",
         )
     if isinstance(error, errors.GatedRepoError) or status == 403:
         return HubError(
-            "hub-gated",
+            GATED,
             f"{what} is gated, and you have no access to it",
             f"accept the terms at {page} and set HF_TOKEN to a token of that account",
         )

@@ -45,6 +45,11 @@ class Talk:
         self._eos_ids = eos_ids(kit, declared_eos)
         self._context_tokens = kit.context_tokens
 
+    @property
+    def context_tokens(self) -> int:
+        """Return how many tokens a prompt and its answer may take together."""
+        return self._context_tokens
+
     def _prompts(
         self, requests: Sequence[Request], sampling: Sampling, done: dict[int, Completion]
     ) -> dict[int, Prompt]:

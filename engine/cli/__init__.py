@@ -18,6 +18,7 @@ VERBS = {
     "plan": "show what a run would do, and why",
     "diff": "show what differs between two experiments, and what would run again",
     "lock": "write down what a recipe depends on, or check that it still holds",
+    "rehearse": "run a recipe on stand-ins: small models, a few rows, any machine",
     "run": "run a recipe; finished stages are not run again",
     "status": "show how a run is going",
     "report": "print or open the report of a run",
@@ -50,7 +51,7 @@ def command() -> NoReturn:
     # A plan of 10,000 nodes is all alive: looking through it for garbage is a fifth of its price.
     gc.set_threshold(200_000, 50, 50)
     code = main()
-    if "run" in sys.argv:
+    if {"run", "rehearse"} & {*sys.argv}:
         sys.exit(code)
     end(code)
 

@@ -10,8 +10,7 @@ from contextlib import suppress
 from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
-from engine.cli import planning, tables
-from engine.diagnostics import Diagnostic
+from engine.cli import tables
 
 if TYPE_CHECKING:
     from engine.cli.run import Session
@@ -51,7 +50,10 @@ def print_end(session: Session, outcome: Outcome, is_cached: bool) -> None:
     if outcome.failures:
         print(_counted(session), file=sys.stderr)
     artifact = _report_artifact(session)
-    if artifact is not None:
+    if artifact is not None and session.rehearsal is not None:
+        print(f"\n{tables.funnel_text(artifact.json('summary.json'))}\n")
+        print(f"report  {session.run.report_path} (its scores are noise)")
+    elif artifact is not None:
         print(f"\n{tables.summary_text(artifact.json('summary.json'))}\n")
         print(f"report  {session.run.report_path}")
     if not outcome.failures and not is_cached:
@@ -74,16 +76,14 @@ def _print_failure(session: Session, failure: Failure) -> None:
 
 
 def _failure_text(session: Session, failure: Failure) -> str:
-    from engine.cli import errors
+    from engine.cli import blamed, errors
     from engine.diagnostics import render
 
     again = f"  run just this node again: {_command(session, ('--only', failure.node.id))}"
     if failure.node.stage == REPORT:
         head = f"warning[report-failed]: the report could not be made: {failure.message}"
         return "\n".join((head, f"  its log is {failure.log_path}", again))
-    origin = planning.origin_of(failure.node, session.planned.folder)
-    what = f"`{failure.node.id}` failed: {failure.message}"
-    lines = [render([Diagnostic("stage-failed", what, origin, failure.hint)], errors.read_text)]
+    lines = [render([blamed.of_failure(failure, session.planned)], errors.read_text)]
     if failure.log_tail:
         lines.append(f"  last lines of {failure.log_path}:")
         lines.extend(f"    {line}" for line in failure.log_tail)
@@ -92,7 +92,7 @@ def _failure_text(session: Session, failure: Failure) -> str:
 
 def _command(session: Session, more: Sequence[str] = ()) -> str:
     """Return the command that runs this recipe again, without `--only`."""
-    words = ["adapt", "run", session.args.recipe]
+    words = ["adapt", session.args.verb, session.args.recipe]
     for override in session.args.overrides:
         words += ["--set", override]
     for name in ("store", "executor", "ray_address"):
@@ -122,15 +122,17 @@ def to_json(session: Session, outcome: Outcome, code: int) -> dict[str, Any]:
         "failures": [_failure_json(session, failure) for failure in outcome.failures],
         "report": str(session.run.report_path) if has_report else None,
         "summary": artifact.json("summary.json") if artifact is not None else None,
-    }
+    } | ({} if session.rehearsal is None else {"rehearsal": session.rehearsal})
 
 
 def _failure_json(session: Session, failure: Failure) -> dict[str, Any]:
-    origin = planning.origin_of(failure.node, session.planned.folder)
-    found = Diagnostic("stage-failed", failure.message, origin, failure.hint).to_json()
+    from engine.cli import blamed
+
+    found = blamed.of_failure(failure, session.planned).to_json()
     return {
         "node": failure.node.id,
         **found,
+        "message": failure.message,
         "log": str(failure.log_path),
         "rerun": _command(session, ("--only", failure.node.id)),
     }

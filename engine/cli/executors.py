@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from engine.cli.planning import Planned
     from engine.runtime.child import Launcher
     from engine.runtime.jobfiles import JobFile
+    from engine.runtime.local import Begin
     from engine.runtime.outlook import View
 
 JOB_FILES = ("slurm", "skypilot")
@@ -29,9 +30,17 @@ _SECRETS = ("HF_TOKEN", "WANDB_API_KEY", "AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS
 
 
 def launcher(
-    settings: Settings, worker: Sequence[str], folder: Path, *, has_work: bool
+    settings: Settings,
+    worker: Sequence[str],
+    folder: Path,
+    *,
+    has_work: bool,
+    begin: Begin | None = None,
 ) -> Launcher:
-    """Return what starts the processes of a run; a cluster is asked only if there is work to do."""
+    """Return what starts the processes of a run; a cluster is asked only if there is work to do.
+
+    `begin` starts processes of this machine in another way than as an interpreter.
+    """
     if settings.executor == "ray":
         from engine.runtime.ray import RayLauncher
 
@@ -41,9 +50,9 @@ def launcher(
         if has_work:
             found.connect()
         return found
-    from engine.runtime.local import LocalLauncher
+    from engine.runtime.local import LocalLauncher, start
 
-    return LocalLauncher(settings, worker, folder)
+    return LocalLauncher(settings, worker, folder, begin or start)
 
 
 def add_flags(parser: argparse.ArgumentParser) -> None:

@@ -48,8 +48,18 @@ def facts(environ: Mapping[str, str], elsewhere: Mapping[str, str | None]) -> di
 
 def version(package: str, python: str | None = None) -> str | None:
     """Return an installed version without its build: `+cpu` is a machine, not another release."""
+    found = _build(package, python)
+    return found.partition("+")[0] if found is not None else None
+
+
+def is_for_cpu(package: str, python: str | None = None) -> bool:
+    """Tell whether a package is installed as a build that needs no GPU."""
+    return "cpu" in (_build(package, python) or "").partition("+")[2]
+
+
+def _build(package: str, python: str | None) -> str | None:
     paths = sys.path
     if python is not None:
         paths = [str(p) for p in Path(python).parent.parent.glob("lib/python3*/site-packages")]
     found = next(iter(metadata.distributions(name=package, path=paths)), None)
-    return found.version.partition("+")[0] if found is not None else None
+    return found.version if found is not None else None

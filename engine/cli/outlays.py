@@ -4,12 +4,10 @@ from __future__ import annotations
 
 import argparse
 import os
-import shutil
 from collections.abc import Iterator, Mapping, Sequence
-from pathlib import Path
 from typing import Any, NamedTuple
 
-from engine.cli import planning
+from engine.cli import licences, planning
 from engine.cli.planning import Planned
 from engine.diagnostics import Diagnostic, RequestError, nearest
 from engine.forecast import DEVICES, Fleet, forecasts, sources, wall_of
@@ -17,6 +15,7 @@ from engine.models._known import finder_of
 from engine.plan.estimate import Forecast
 from engine.rendering import plan_card
 from engine.rendering.plan_text import Totals
+from engine.runtime import machine
 from engine.runtime.outlook import CACHED, View
 from engine.runtime.store import Store
 
@@ -88,7 +87,9 @@ def outlay(planned: Planned, view: View, store: Store, fleet: Fleet | None = Non
         sums["wall_side_by_side_h"] = wall_of(planned.plan, known["wall_h"], fleet.num)
     missing = {name: len(to_run) - len(values) for name, values in known.items()}
     warnings = _too_large(planned, [node.id for node in to_run], found, fleet)
-    return Outlay(found, fleet, sums, missing, _free_gb(store.root), tuple(warnings))
+    terms = licences.warning(planned) if to_run else None
+    warnings += [terms] if terms else []
+    return Outlay(found, fleet, sums, missing, machine.free_disk_gb(store.root), tuple(warnings))
 
 
 def _too_large(
@@ -121,17 +122,10 @@ def _advice(params: Mapping[str, Any]) -> str | None:
     return f"try {', '.join(ways)}"
 
 
-def _free_gb(root: Path) -> float | None:
-    for folder in (root, *root.resolve().parents):
-        if folder.is_dir():
-            return shutil.disk_usage(folder).free / 1e9
-    return None
-
-
 def totals(found: Outlay) -> Totals:
     """Return the sums and warnings as lines."""
     notes = dict.fromkeys(one.note for one in found.forecasts.values() if one.note)
-    warnings = (*notes, *(_line(item) for item in found.warnings))
+    warnings = (*notes, *(line(item) for item in found.warnings))
     return Totals(tuple(_sums(found)), warnings, _fleet_text(found.fleet))
 
 
@@ -154,7 +148,8 @@ def _rest(found: Outlay, name: str) -> str:
     return f", {num} nodes left out that have no number" if num else ""
 
 
-def _line(item: Diagnostic) -> str:
+def line(item: Diagnostic) -> str:
+    """Return a warning as one line."""
     place = f"{item.span}: " if item.span else ""
     help_ = f"; {item.hint}" if item.hint else ""
     return f"warning[{item.code}]: {place}{item.message}{help_}"

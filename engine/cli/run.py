@@ -31,8 +31,18 @@ if TYPE_CHECKING:
     from engine.cli.trackers import Started
     from engine.plan.estimate import Figure
     from engine.runtime.executor import Outcome
+    from engine.runtime.local import Begin
     from engine.runtime.outlook import View
     from engine.runtime.scheduler import Demand
+
+
+@dataclass(frozen=True, slots=True)
+class Prepared:
+    """The part of a plan that is run, as the store sees it, and what it will take."""
+
+    planned: Planned
+    view: View
+    outlay: Outlay
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,6 +56,9 @@ class Session:
     plan: Plan  # the part that is run
     run: Run
     worker: Sequence[str]  # arguments of the interpreter that make it a worker
+    prepared: Prepared | None = None  # where it was looked at before
+    start: Begin | None = None  # what starts a worker, if not an interpreter does
+    rehearsal: Mapping[str, Any] | None = None  # what stood in for what
 
 
 @dataclass(frozen=True, slots=True)
@@ -106,34 +119,69 @@ def run_planned(
     args: argparse.Namespace, machine: Settings, planned: Planned, *, worker: Sequence[str]
 ) -> int:
     """Run a compiled plan; return the exit code."""
-    session = _begin(args, machine, planned, worker)
-    is_cached = _is_cached(session)
+    plan = _chosen(args, planned)
+    store = opening.open_store(machine.store, machine.remote)
+    prepared = None
+    if not _is_cached(plan, store):
+        prepared = _prepared(planned, plan, store)
+        refused = _refused(args, machine, prepared)
+        if refused is not None:
+            return refused
+    session = replace(begin(args, machine, planned, worker), prepared=prepared)
+    is_cached = prepared is None
     with kept.listening(sys.argv[1:] if is_cached else ()) as told:
-        code = _run(session, is_cached=is_cached)
+        code = carry_out(session, is_cached=is_cached)
     about = (planned, session.plan, session.store, session.run)
     if told is not None and not code:
         kept.keep(told, *about)
-    if not (is_cached or code) and _is_cached(session):
+    if not (is_cached or code) and is_all_cached(session):
         kept.foretell(
-            sys.argv[1:], *about, lambda run: _run(replace(session, run=run), is_cached=True)
+            sys.argv[1:], *about, lambda run: carry_out(replace(session, run=run), is_cached=True)
         )
     return code
 
 
-def _is_cached(session: Session) -> bool:
-    return set(outlook.states(session.plan, session.store).values()) <= {outlook.CACHED}
+def is_all_cached(session: Session) -> bool:
+    """Tell whether there is nothing left to run."""
+    return _is_cached(session.plan, session.store)
 
 
-def _run(session: Session, *, is_cached: bool) -> int:
+def _is_cached(plan: Plan, store: Store) -> bool:
+    return set(outlook.states(plan, store).values()) <= {outlook.CACHED}
+
+
+def _chosen(args: argparse.Namespace, planned: Planned) -> Plan:
+    """Return the part of the plan to run."""
+    return planned.plan if args.only is None else planning.only(planned.plan, args.only)
+
+
+def _prepared(planned: Planned, plan: Plan, store: Store) -> Prepared:
+    from engine.cli import outlays
+
+    chosen = replace(planned, plan=plan)
+    view = outlook.look(plan, store)
+    return Prepared(chosen, view, outlays.outlay(chosen, view, store))
+
+
+def _refused(args: argparse.Namespace, machine: Settings, prepared: Prepared) -> int | None:
+    from engine.cli import preflight
+
+    nodes = [item.node for item in prepared.view.nodes if item.state != outlook.CACHED]
+    here = preflight.hardware(os.environ)
+    ground = preflight.Ground(prepared.planned, nodes, prepared.outlay, machine, here)
+    return preflight.refuse(args, ground)
+
+
+def carry_out(session: Session, *, is_cached: bool) -> int:
     """Execute what was begun, and tell of it; return the exit code."""
     args, planned = session.args, session.planned
     prospect = Prospect()
     if is_cached:
         _say(session, f"every stage is cached ({len(session.plan.nodes)} nodes): nothing to run")
-    else:
-        view = outlook.look(session.plan, session.store)
-        _say(session, tables.plan_brief(session.plan.recipe, view.nodes))
-        prospect = _prospect(session, view)
+    elif session.rehearsal is None:  # what stand-ins take says nothing of a run
+        prepared = session.prepared or _prepared(planned, session.plan, session.store)
+        _say(session, tables.plan_brief(session.plan.recipe, prepared.view.nodes))
+        prospect = _prospect(prepared)
     outcome = _execute(session, is_cached, prospect)
     ending.put_report(session)
     if not is_cached:
@@ -166,12 +214,12 @@ def _stream(args: argparse.Namespace) -> TextIO:
     return sys.stderr if args.json else sys.stdout
 
 
-def _begin(
+def begin(
     args: argparse.Namespace, machine: Settings, planned: Planned, worker: Sequence[str]
 ) -> Session:
     """Choose the part of the plan to run, and make the run's folder."""
     store = opening.open_store(machine.store, machine.remote)
-    plan = planned.plan if args.only is None else planning.only(planned.plan, args.only)
+    plan = _chosen(args, planned)
     facts = {
         "recipe_path": os.path.abspath(planned.recipe),  # noqa: PTH100  # links stay as given
         "recipe_folder": str(planned.folder),
@@ -192,15 +240,14 @@ def _begin(
     return Session(args, machine, store, planned, plan, created, worker)
 
 
-def _prospect(session: Session, view: View) -> Prospect:
+def _prospect(prepared: Prepared) -> Prospect:
     """Return what each node will probably take, where that is known."""
     from engine.cli import outlays, overview
     from engine.runtime.scheduler import Demand
 
-    planned = replace(session.planned, plan=session.plan)
-    whole = outlays.outlay(planned, view, session.store)
-    _warn_of_disk(whole)
-    found = whole.forecasts
+    view, found = prepared.view, prepared.outlay.forecasts
+    for warning in prepared.outlay.warnings:
+        print(outlays.line(warning), file=sys.stderr)
     demands = {
         item.node.id: Demand(
             memory_gb=item.estimate.peak_memory_gb if item.estimate else 0.0,
@@ -215,16 +262,6 @@ def _prospect(session: Session, view: View) -> Prospect:
     return Prospect(demands, overview.expected(guesses, seconds))
 
 
-def _warn_of_disk(found: Outlay) -> None:
-    needed_gb = found.sums.get("disk_gb", 0.0)
-    if found.free_gb is not None and needed_gb > found.free_gb:
-        print(
-            f"warning[disk-may-fill]: the stages to run will write about {needed_gb:.1f} GB, "
-            f"{found.free_gb:.1f} GB are free at the store",
-            file=sys.stderr,
-        )
-
-
 def _value(figure: Figure | None) -> float:
     return figure.value if figure is not None else 0.0
 
@@ -233,7 +270,11 @@ def _execute(session: Session, is_cached: bool, prospect: Prospect) -> Outcome:
     from engine.runtime.executor import Executor
 
     launcher = executors.launcher(
-        session.settings, session.worker, session.run.path, has_work=not is_cached
+        session.settings,
+        session.worker,
+        session.run.path,
+        has_work=not is_cached,
+        begin=session.start,
     )
     audience = _audience(session, is_cached, prospect.expected_s)
     tracked = [] if is_cached else _begin_trackers(session)

@@ -169,6 +169,14 @@ def summary_text(summary: Mapping[str, Any]) -> str:
     return "\n\n".join(part for part in parts if part)
 
 
+def funnel_text(summary: Mapping[str, Any]) -> str:
+    """Return how many rows each arm had after each stage, and on how many items it was scored."""
+    scores = [row for arm in summary["arms"] for row in arm["scores"] if _is_whole(row)]
+    names = {row["benchmark"]: row["num_items"] for row in scores}
+    items = ", ".join(f"{name} {_count(number)}" for name, number in names.items())
+    return "\n".join(filter(None, (_funnel(summary["arms"]), f"  items scored: {items}")))
+
+
 def smoke_text(summary: Mapping[str, Any]) -> str:
     """Return the warning of a run whose benchmarks were cut; empty for a whole one."""
     warnings = (verdicts.smoke(arm.get("max_items")) for arm in summary["arms"])

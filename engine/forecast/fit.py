@@ -70,7 +70,7 @@ class _Named(NamedTuple):
     place: Place
 
 
-def _named_models(recipe: Recipe) -> Iterator[_Named]:
+def named_models(recipe: Recipe) -> Iterator[_Named]:
     """Yield every model that a recipe names, and where."""
     base, generator = recipe.base, recipe.generator
     yield _Named(base.model, base.revision, base.backend.name, ("base",))
@@ -89,7 +89,7 @@ def _named_models(recipe: Recipe) -> Iterator[_Named]:
 
 
 def _unknown_families(recipe: Recipe, models: ModelFinder) -> Iterator[Diagnostic]:
-    for name, revision, _, place in _named_models(recipe):
+    for name, revision, _, place in named_models(recipe):
         known = models.find(name, revision)
         if known is None or known.kind in known_kinds():
             continue
@@ -105,7 +105,7 @@ def _unknown_families(recipe: Recipe, models: ModelFinder) -> Iterator[Diagnosti
 
 def _not_in_vllm(recipe: Recipe, models: ModelFinder) -> Iterator[Diagnostic]:
     """Refuse the backend vllm for a model that it lacks, or that it reads in another way."""
-    for name, revision, backend, place in _named_models(recipe):
+    for name, revision, backend, place in named_models(recipe):
         known = models.find(name, revision) if backend == "vllm" else None
         family = _families().get(known.kind) if known is not None else None
         if family is not None and family.not_in_vllm:

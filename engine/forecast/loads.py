@@ -103,7 +103,7 @@ class Workshop:
         if model is None or model.architecture is None:
             return Load(note=_unknown(use["model"], model))
         backend = use["backend"]
-        key = (use["model"], use["revision"], *backend.items(), asked)
+        key = (use["model"], use["revision"], repr(backend), asked)
         shape = self._once(key, lambda: answering.shape_of(model, backend, asked, self.device))
         return answering.load_of(model.architecture, shape, asked, rows, self.device)
 

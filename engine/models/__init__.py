@@ -66,14 +66,17 @@ class ModelFamily:
         return max(fits)[1] if fits else "language"
 
 
-def family_of(model_type: str) -> ModelFamily:
+def family_of(model_type: str, model: str = "") -> ModelFamily:
     """Return the family of a checkpoint. Raise StageError, naming those we know, if none fits."""
     families: list[ModelFamily] = [plugin.load("models", name) for name in plugin.names("models")]
     for family in families:
         if model_type in family.model_types:
             return family
     known = ", ".join(sorted(kind for family in families for kind in family.model_types))
+    which = f"the type of `{model}`: `{model_type}`" if model else f"models of type `{model_type}`"
     raise StageError(
-        f"no model family knows models of type `{model_type}`",
+        f"no model family knows {which}",
         hint=f"known types: {known}; a family is one file in engine/models",
+        code="unknown-model-family",
+        about=("model", model) if model else (),
     )

@@ -30,6 +30,7 @@ class KnownModel:
         architecture: Architecture | None,
         processor: Mapping[str, Any],
         basis: str,  # where the config was found
+        config: Mapping[str, Any],  # as written; of an original LLaVA, once it is converted
         layout: str = "huggingface",  # as in a recipe
         flaw: str | None = None,  # why it cannot be converted from another layout
     ) -> None:
@@ -37,6 +38,7 @@ class KnownModel:
         self.architecture = architecture
         self.processor = processor
         self.basis = basis
+        self.config = config
         self.layout = layout
         self.flaw = flaw
 
@@ -86,6 +88,14 @@ class ModelFinder:
         if place not in self._found:
             self._found[place] = self._look(name, revision)
         return self._found[place]
+
+    def is_here(self, name: str, revision: str | None = None) -> bool:
+        """Tell whether the weights of a model are on this machine."""
+        if name.startswith(_POCKET):
+            return True
+        is_local = name.startswith((".", "/", "~"))
+        folder = self.locate(name) if is_local else self._snapshot(name, revision)
+        return folder is not None and any(folder.glob("*.safetensors"))
 
     def _look(self, name: str, revision: str | None) -> KnownModel | None:
         if name.startswith(_POCKET):
@@ -160,7 +170,7 @@ def _known(config: Mapping[str, Any], processor: Mapping[str, Any], basis: str) 
         found = None  # a config that says something else than its type should
     if found is not None and found.kind == "llava_next" and "image_grid_pinpoints" in config:
         processor = {"image_grid_pinpoints": config["image_grid_pinpoints"], **processor}
-    return KnownModel(kind, found, processor, basis)
+    return KnownModel(kind, found, processor, basis, config)
 
 
 def _original(config: Mapping[str, Any], processor: Mapping[str, Any], basis: str) -> KnownModel:
@@ -174,7 +184,8 @@ def _original(config: Mapping[str, Any], processor: Mapping[str, Any], basis: st
     found = _known(converted, processor, basis) if converted else None
     architecture = found.architecture if found else None
     used = found.processor if found else processor
-    return KnownModel("llava_next", architecture, used, basis, "llava", flaw)
+    shape = converted or {}
+    return KnownModel("llava_next", architecture, used, basis, shape, "llava", flaw)
 
 
 def _json(path: Path) -> dict[str, Any] | None:

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
+from engine import hub
 from engine.diagnostics import StageError
 from engine.models import ModelFamily, family_of
 from engine.models._chat import ChatFormat, control_tokens
@@ -65,11 +67,10 @@ def open_kit(path: str, revision: str | None = None, trust_remote_code: bool = F
     try:
         config = transformers.AutoConfig.from_pretrained(path, **options)
     except (OSError, ValueError) as error:
-        hint = _ORIGINAL if "`llava_" in str(error) else None
-        raise StageError(f"the model `{path}` cannot be opened: {error}", hint=hint) from error
+        raise _cannot_open(path, revision, error) from error
     if hasattr(config, "mm_vision_tower"):
         raise StageError(f"the model `{path}` is an original LLaVA", hint=_ORIGINAL)
-    family = family_of(config.model_type)
+    family = family_of(config.model_type, path)
     try:
         if family.has_vision:
             processor = open_processor(path, config.model_type, options)
@@ -89,6 +90,31 @@ def open_kit(path: str, revision: str | None = None, trust_remote_code: bool = F
     return ModelKit(
         path, revision, trust_remote_code, family, config, processor, tokenizer, chat, marker
     )
+
+
+def _cannot_open(path: str, revision: str | None, error: Exception) -> StageError:
+    """Return why there is no config: by the hub's word, by its type, or as transformers says."""
+    if isinstance(error, OSError) and not Path(path).is_dir():
+        refused = hub.refusal("model", path, revision)
+        if refused is not None:
+            return refused
+    about, message = ("model", path), f"the model `{path}` cannot be opened: {error}"
+    if "`llava_" in str(error):
+        return StageError(message, hint=_ORIGINAL, about=about)
+    if isinstance(error, ValueError):
+        try:
+            family_of(_written_type(path, revision), path)
+        except StageError as unknown:
+            return unknown
+    return StageError(message, about=about)
+
+
+def _written_type(path: str, revision: str | None) -> str:
+    """Return the type that a config says, though transformers does not know it."""
+    import transformers
+
+    config, _ = transformers.PreTrainedConfig.get_config_dict(path, revision=revision)
+    return str(config.get("model_type", ""))
 
 
 def load_weights(kit: ModelKit, *, dtype: Any, device: str) -> Any:

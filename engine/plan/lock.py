@@ -39,7 +39,7 @@ class Reference:
     @property
     def is_exact(self) -> bool:
         """Tell whether a commit was asked for, not a branch or a tag, which may move."""
-        return re.fullmatch(r"[0-9a-f]{40}", self.revision or "") is not None
+        return is_commit(self.revision)
 
     @property
     def fact(self) -> str:
@@ -57,6 +57,11 @@ class Drift:
 
     def __str__(self) -> str:
         return f"{self.fact}: {_shown(self.old)} -> {_shown(self.new)}"
+
+
+def is_commit(revision: str | None) -> bool:
+    """Tell whether a revision is a full commit, which never moves."""
+    return re.fullmatch(r"[0-9a-f]{40}", revision or "") is not None
 
 
 def of_plan(plan: Plan) -> dict[str, str | None]:
@@ -77,7 +82,7 @@ def references(plan: Plan) -> dict[Reference, str]:
     found: dict[Reference, str] = {}
     for node in plan.nodes:
         for value in _walk(node.params) if node.stage != _REPORT else ():
-            for reference in _references(value):
+            for reference in references_in(value):
                 found.setdefault(reference, node.id)
     return found
 
@@ -91,7 +96,7 @@ def asked(value: Any, path: tuple[str | int, ...] = ()) -> Iterator[tuple[Refere
     """Yield what a recipe takes from a hub, with the path of its name; equal ones again."""
     fields = _fields(value)
     inner = path[:-1] if path[-1:] == ("settings",) else path  # a plug-in's settings lie flat
-    for reference in _references(fields):
+    for reference in references_in(fields):
         yield reference, (*inner, reference.kind)
     for name, item in fields.items():
         yield from asked(item, (*inner, name))
@@ -208,7 +213,7 @@ def _of_plugin(value: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
             yield f"plug-in {value[name]}", str(version)
 
 
-def _references(fields: Mapping[str, Any]) -> Iterator[Reference]:
+def references_in(fields: Mapping[str, Any]) -> Iterator[Reference]:
     """Yield what a mapping names directly: `model` or `dataset` next to a `revision`."""
     for kind in KINDS:
         name = fields.get(kind)
@@ -224,7 +229,7 @@ def _pinned(value: Any, facts: Facts, pin: Callable[[Any], Any]) -> Any:
         return value if same else type(value)(items)
     before = _fields(value)
     after = {name: pin(item) for name, item in before.items()}
-    for reference in _references(before):
+    for reference in references_in(before):
         if not reference.is_exact:
             after["revision"] = facts.get(reference.fact) or reference.revision
     changed = {name: item for name, item in after.items() if item is not before[name]}

@@ -9,7 +9,8 @@ from engine import package_data, plugin
 from engine.diagnostics import Diagnostic, RequestError, Span, nearest
 from engine.recipe import params, prompts, schema
 from engine.recipe.compose import shown_path
-from engine.recipe.model import BenchmarkSpec
+from engine.recipe.model import BenchmarkSpec, Recipe
+from engine.recipe.sections import Spans
 from engine.recipe.source import Node, places, read_file
 from engine.recipe.subject import Subject, shortened
 
@@ -70,6 +71,23 @@ def unknown_metrics(benchmark: Benchmark, scorer: str) -> list[Diagnostic]:
                 )
             )
     return result
+
+
+def span_in(name: str, recipe: Recipe, *path: str | int) -> Span | None:
+    """Return the place of a value in a benchmark's file, or of the nearest section around it."""
+    asked_at = named_at(name, recipe)
+    spans = Spans(Subject(places(Shelf(Path(recipe.folder)).find(name, asked_at).tree)))
+    found = (path[:length] for length in range(len(path), -1, -1) if path[:length] in spans)
+    return next((spans[place] for place in found), None)
+
+
+def named_at(name: str, recipe: Recipe) -> Span:
+    """Return the line of a recipe that names a benchmark."""
+    chosen = recipe.benchmarks
+    for group, names in (("domain", chosen.domain), ("general", chosen.general)):
+        if name in names:
+            return recipe.spans["benchmarks", group, names.index(name)]
+    raise AssertionError(f"the recipe names no benchmark `{name}`")
 
 
 def _read(name: str, path: Path) -> Benchmark:

@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from engine.artifacts import Artifact
-from engine.diagnostics import StageError
+from engine.diagnostics import STAGE_FAILED, StageError
 from engine.plan.stage import Machine, Node, Plan
 from engine.runtime import events, locks, retries, scheduler, signals
 from engine.runtime.child import End, Launcher, Usage, Worker
@@ -44,6 +44,8 @@ class Failure:
     hint: str | None
     log_path: Path
     log_tail: tuple[str, ...]
+    code: str = STAGE_FAILED
+    about: tuple[str, ...] = ()  # the setting at fault, as `StageError` names it
 
 
 @dataclass(frozen=True, slots=True)
@@ -299,7 +301,7 @@ class Executor:
                 end.exit_code, worker.last, message, out_of_memory=end.out_of_memory
             )
             if found is None or not work.may_retry(found, self.settings.retries):
-                self._fail(work, worker, message, last.get("hint"))
+                self._fail(work, worker, message, last.get("hint"), last)
             else:
                 pause_s = work.retry(part, self.settings.retry_pause_s, found)
                 self.emit(
@@ -361,10 +363,18 @@ class Executor:
             )
         )
 
-    def _fail(self, work: Work, worker: Worker, message: str, hint: str | None) -> None:
-        node = work.node
-        tail = tuple(worker.log_tail())
-        self._failures.append(Failure(node, message, hint, self.run.log_path(node.id), tail))
+    def _fail(
+        self,
+        work: Work,
+        worker: Worker,
+        message: str,
+        hint: str | None,
+        last: Mapping[str, Any] | None = None,
+    ) -> None:
+        node, last = work.node, last or {}
+        tail, log_path = tuple(worker.log_tail()), self.run.log_path(node.id)
+        code, about = last.get("code", STAGE_FAILED), tuple(last.get("about", ()))
+        self._failures.append(Failure(node, message, hint, log_path, tail, code, about))
         self._drop(work)
         self._over.add(node.id)
         self.emit(

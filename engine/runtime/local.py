@@ -9,11 +9,11 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any
+from typing import IO, Any, Protocol
 
 from engine.runtime import child, machine
 from engine.runtime.child import End, Usage
@@ -23,6 +23,7 @@ from engine.runtime.scheduler import Capacity, Placement
 from engine.runtime.store import write_whole
 from engine.runtime.worker import Job
 
+Begin = Callable[[Sequence[str], Path, Mapping[str, str], "GpuMemory", Sequence[int]], "Child"]
 LAST_TYPES = ("finished", "cached", "part", "damaged", "failed")
 GPU_EVERY_S = 10.0
 _MAXRSS_BYTES = 1 if sys.platform == "darwin" else 1024
@@ -44,6 +45,17 @@ class GpuMemory:
         return self._found
 
 
+class Process(Protocol):
+    """A process that was started: what `subprocess.Popen` tells of one."""
+
+    @property
+    def pid(self) -> int:
+        """Its number."""
+
+    stdin: IO[bytes] | None
+    returncode: Any
+
+
 @dataclass(slots=True)
 class LocalLauncher:
     """Starts processes on this machine; `command` is what makes an interpreter a worker."""
@@ -51,6 +63,7 @@ class LocalLauncher:
     settings: Settings
     command: Sequence[str]
     run_folder: Path
+    begin: Begin
     _capacity: Capacity | None = None
     _memory: GpuMemory = field(init=False)
     _locks: GpuLocks = field(init=False)
@@ -98,7 +111,7 @@ class LocalLauncher:
             return None
         try:
             command = [python, *self.command, str(path)]
-            started = start(command, log_path, variables, self._memory, held)
+            started = self.begin(command, log_path, variables, self._memory, held)
         finally:
             for descriptor in held:
                 os.close(descriptor)  # the process has its own
@@ -125,7 +138,7 @@ class Child:
     """A running process. `messages` and `end` never block."""
 
     log_path: Path
-    process: subprocess.Popen[bytes]
+    process: Process
     pipe: int
     started_at: float
     gpu_memory: GpuMemory

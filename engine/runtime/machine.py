@@ -48,8 +48,24 @@ def num_gpus(visible: str | None) -> int:
 
 def free_memory_gb() -> float | None:
     """Return the memory that is free for this process, a container's limit included."""
-    found = [free for free in (_available_bytes(), _free_in_cgroup_bytes()) if free is not None]
+    found = [
+        free for free in (_meminfo("MemAvailable"), _free_in_cgroup_bytes()) if free is not None
+    ]
     return min(found) / 1e9 if found else None
+
+
+def memory_gb() -> float | None:
+    """Return the memory of this machine, used or not, a container's limit included."""
+    found = [size for size in (_meminfo("MemTotal"), _limit_of_cgroup()) if size is not None]
+    return min(found) / 1e9 if found else None
+
+
+def free_disk_gb(path: Path) -> float | None:
+    """Return the room for a path that need not be there yet; None where nothing tells."""
+    for folder in (path, *path.resolve().parents):
+        if folder.is_dir():
+            return shutil.disk_usage(folder).free / 1e9
+    return None
 
 
 def num_oom_kills(path: Path = Path("/proc/vmstat")) -> int | None:
@@ -96,13 +112,20 @@ def group_usage(group: int) -> GroupUsage | None:
     return GroupUsage(pages * page / 1e9, ticks / tick, tuple(pids)) if pids else None
 
 
-def _available_bytes() -> int | None:
+def _meminfo(name: str) -> int | None:
     try:
         lines = Path("/proc/meminfo").read_text(encoding="ascii").splitlines()
     except OSError:
         return None
-    found = [line.split()[1] for line in lines if line.startswith("MemAvailable:")]
+    found = [line.split()[1] for line in lines if line.startswith(f"{name}:")]
     return int(found[0]) * 1024 if found else None
+
+
+def _limit_of_cgroup() -> int | None:
+    try:
+        return int(Path("/sys/fs/cgroup/memory.max").read_text(encoding="ascii"))
+    except (OSError, ValueError):
+        return None
 
 
 def _free_in_cgroup_bytes() -> int | None:

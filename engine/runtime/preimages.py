@@ -82,7 +82,7 @@ def _keep(store: Store, lines: Sequence[bytes], added: Sequence[bytes], num_stal
 
 def _keys(store: Store) -> Iterator[str]:
     """Yield the keys of all artifacts."""
-    with suppress(FileNotFoundError):
+    with suppress(FileNotFoundError, NotADirectoryError):
         for part in os.listdir(store.root / "artifacts"):  # noqa: PTH208  # names, no paths
             with suppress(NotADirectoryError, FileNotFoundError):
                 yield from os.listdir(store.root / "artifacts" / part)  # noqa: PTH208

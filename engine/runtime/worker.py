@@ -289,8 +289,20 @@ def _failure(error: Exception) -> dict[str, Any]:
         return {"type": "damaged", "message": str(error), "keys": list(error.keys)}
     if _is_full_disk(error):
         hint = "make room on the disk or choose another `--store`; finished work is kept"
-    found = retries.kind_of(error)
-    return {"type": "failed", "message": _short(error), "hint": hint, "transient": found}
+    return {
+        "type": "failed",
+        "message": _short(error),
+        "hint": hint,
+        "transient": retries.kind_of(error),
+        **_blamed(error),
+    }
+
+
+def _blamed(error: Exception) -> dict[str, Any]:
+    """Return the kind of mistake and the setting at fault, as far as the stage knew them."""
+    if not isinstance(error, StageError):
+        return {}
+    return {"code": error.code, "about": list(error.about)}
 
 
 def _is_full_disk(error: Exception) -> bool:

@@ -65,3 +65,5 @@ class Source:
     rows: Callable[[Any, SourceContext, range | None], Iterator[Row | Problem]]
     fingerprint: Callable[[Any, Locate, DigestFile], Any]
     num_rows: Callable[[Any, SourceContext], int] | None = None
+    # Yields so many rows without fetching what comes after them, where `rows` would fetch it all.
+    first: Callable[[Any, SourceContext, int], Iterator[Row | Problem]] | None = None

@@ -79,7 +79,7 @@ def check_names(params: RowParams) -> None:
     for name in params.columns:
         if name not in known:
             close = nearest(name, known)
-            hint = f"did you mean `{close}`?" if close else f"it has {_listed(known)}"
+            hint = f"did you mean `{close}`?" if close else f"it has {listed(known)}"
             raise ValueError(f"`columns` of task {params.task} has no name `{name}`; {hint}")
 
 
@@ -93,10 +93,12 @@ def check_header(params: RowParams, header: Iterable[str], what: str) -> None:
     there = list(header)
     for choices in NEEDED[params.task]:
         if not any(params.column(name) in there for name in choices):
-            name = choices[0]
+            name = next((name for name in choices if name in params.columns), choices[0])
             raise StageError(
-                f"{what} has no column `{params.column(name)}`; it has {_listed(there)}",
+                f"{what} has no column `{params.column(name)}`; it has {listed(there)}",
                 hint=_suggestion(name, there),
+                code="unknown-column",
+                about=("columns", name),
             )
 
 
@@ -286,5 +288,6 @@ def _suggestion(name: str, there: Iterable[str]) -> str | None:
     return f"if `{alias}` is meant, say so: columns: {{{name}: {alias}}}" if alias else None
 
 
-def _listed(names: Iterable[str]) -> str:
+def listed(names: Iterable[str]) -> str:
+    """Return names in backticks, as a message shows them."""
     return ", ".join(f"`{name}`" for name in names) or "none"

@@ -14,7 +14,9 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Annotated, Any
 
-from engine.diagnostics import StageError
+from engine import hub
+from engine.diagnostics import StageError, nearest
+from engine.plan.lock import is_commit
 from engine.sources import (
     DigestFile,
     Locate,
@@ -47,8 +49,7 @@ class Params(RowParams):
 
 def rows(params: Params, context: SourceContext, span: range | None) -> Iterator[Row | Problem]:
     """Yield the rows of the split."""
-    table = _load(params.dataset, params.config, params.split, params.revision, context)
-    _columns.check_header(params, table.column_names, f"the dataset `{params.dataset}`")
+    table = _table(params, context)
     wanted = [name for name in table.column_names if name in _columns.wanted(params)]
     span = range(len(table)) if span is None else span
     chosen = _undecoded(table.select_columns(wanted)).select(span)
@@ -59,7 +60,41 @@ def rows(params: Params, context: SourceContext, span: range | None) -> Iterator
 
 def num_rows(params: Params, context: SourceContext) -> int:
     """Return the number of rows of the split."""
-    return len(_load(params.dataset, params.config, params.split, params.revision, context))
+    return len(_table(params, context))
+
+
+def first(params: Params, context: SourceContext, num_rows: int) -> Iterator[Row | Problem]:
+    """Yield the first rows: of the hub's files, only their beginnings are fetched."""
+    name, bounds = _whole_split(params.split)
+    start, stop = bounds
+    most = num_rows if stop is None else min(num_rows, max(stop - start, 0))
+    wanted = _Wanted(params.dataset, params.config, name, params.revision, context)
+    builder = _builder(wanted)
+    with wanted.told():
+        stream = builder.as_streaming_dataset(wanted.split)
+        header = stream.column_names or list(stream.features or ())
+    if header:
+        _columns.check_header(params, header, f"the dataset `{params.dataset}`")
+    with wanted.told():
+        chosen = list(_undecoded(stream).skip(start).take(most))
+    prefix = "/".join(part for part in (params.dataset, params.config, params.split) if part)
+    for number, raw in enumerate(chosen, start):
+        yield _columns.build(raw, params, f"{prefix} row {number}", _read)
+
+
+def _whole_split(split: str) -> tuple[str, tuple[int, int | None]]:
+    """Return the split that a slice in rows such as train[10:100] is of, and where it is cut.
+
+    Other slices, in percent or of several splits, are read from the beginning of the first.
+    """
+    name, _, rest = split.partition("[")
+    start, _, stop = rest.rstrip("]").partition(":")
+    if not (rest.endswith("]") and rest.count("]") == 1):
+        return name, (0, None)
+    return name, (
+        int(start) if start.isdigit() else 0,
+        int(stop) if stop.isdigit() else None,
+    )
 
 
 def fingerprint(params: Params, locate: Locate, digest_file: DigestFile) -> dict[str, object]:
@@ -75,21 +110,143 @@ def fingerprint(params: Params, locate: Locate, digest_file: DigestFile) -> dict
     return {**_files.digest_of(_files.relative(files, root), digest_file), **chosen}
 
 
+def _table(params: Params, context: SourceContext) -> Any:
+    """Return the split; its columns are looked at before a file of it is downloaded, if told."""
+    wanted = _Wanted(params.dataset, params.config, params.split, params.revision, context)
+    what = f"the dataset `{params.dataset}`"
+    features = _builder(wanted).info.features
+    if features:
+        _columns.check_header(params, list(features), what)
+    table = _load(wanted)
+    _columns.check_header(params, table.column_names, what)
+    return table
+
+
+@dataclass(frozen=True, slots=True)
+class _Wanted:
+    """What is asked of `datasets`; it says why that cannot be had, and what there is instead."""
+
+    dataset: str
+    config: str | None
+    split: str
+    revision: str | None
+    context: SourceContext
+
+    @property
+    def is_local(self) -> bool:
+        return self.dataset.startswith((".", "/", "~"))
+
+    @property
+    def where(self) -> str:
+        return str(self.context.locate(self.dataset)) if self.is_local else self.dataset
+
+    @property
+    def is_offline(self) -> bool:
+        return self.context.is_offline or hub.is_offline()
+
+    @contextmanager
+    def told(self) -> Iterator[None]:
+        """Keep to the network that is allowed, and turn what `datasets` raises into StageError."""
+        from datasets.exceptions import DatasetsError
+
+        try:
+            with _network(self.context.is_offline):
+                yield
+        except (OSError, ValueError, DatasetsError) as error:
+            raise self._refused(error) from (None if self.is_offline else error)
+
+    def check(self, builder: Any) -> None:
+        """Raise StageError before anything is downloaded that would be of no use."""
+        if is_commit(self.revision) and builder.hash != self.revision and not self.is_local:
+            raise self._another_commit()
+        files, known = builder.config.data_files, builder.info.splits
+        there = list(known or files or ())
+        missing = [name for name in _split_names(self.split) if name not in (*there, "all")]
+        if there and missing:
+            raise self._unknown("split", missing[0], there)
+
+    def _refused(self, error: Exception) -> StageError:
+        """Return why the rows cannot be had: by the words of the data set, or of the hub."""
+        there = self._configs() if isinstance(error, ValueError) else []
+        if there and self.config not in there:
+            return self._unknown("config", self.config, there)
+        why = " ".join(str(error).split())
+        if not self.is_local and self.is_offline:
+            return StageError(
+                f"the dataset `{self.dataset}` is not in the local cache, and this machine is "
+                f"offline ({why})",
+                hint="load it once on a machine with a network and copy its cache, or use a local "
+                "folder",
+                code="hub-offline",
+                about=("dataset",),
+            )
+        found = None if self.is_local else hub.refusal("dataset", self.dataset, self.revision)
+        message = f"the dataset `{self.dataset}` cannot be loaded: {why}"
+        return found or StageError(message, about=("dataset",))
+
+    def _configs(self) -> list[str]:
+        """Return the configs to choose from; none where one need not be named."""
+        import datasets
+
+        try:
+            with _network(self.is_offline):
+                at = {"path": self.where, "revision": self.revision}
+                found = list(datasets.get_dataset_config_names(**at))
+                has_default = self.config is None and (
+                    len(found) == 1 or datasets.get_dataset_default_config_name(**at) is not None
+                )
+                return [] if has_default else found
+        except Exception:  # whatever went wrong was another thing than the name of a config
+            return []
+
+    def _unknown(self, what: str, name: str | None, there: list[str]) -> StageError:
+        close = nearest(name, there) if name else None
+        has = f"the dataset `{self.dataset}` has"
+        message = (
+            f"{has} no {what} `{name}`" if name else f"{has} several {what}s, and none is named"
+        )
+        return StageError(
+            f"{message}; it has {_columns.listed(there)}",
+            hint=f"did you mean `{close}`?" if close else f"write `{what}: {there[0]}`",
+            code=f"unknown-{what}",
+            about=(what,),
+        )
+
+    def _another_commit(self) -> StageError:
+        """Return why the copy in the cache, which `datasets` falls back on, is of no use."""
+        found = None if self.is_offline else hub.refusal("dataset", self.dataset, self.revision)
+        return found or StageError(
+            f"the local cache holds the dataset `{self.dataset}` at another commit than "
+            f"`{self.revision}`",
+            hint="load it once on a machine with a network",
+            code="hub-offline",
+            about=("revision",),
+        )
+
+
 @lru_cache(maxsize=1)
-def _load(
-    dataset: str, config: str | None, split: str, revision: str | None, context: SourceContext
-) -> Any:
+def _builder(wanted: _Wanted) -> Any:
+    """Return what can load a data set and knows its configs and splits; no row is downloaded."""
     import datasets
-    from datasets.exceptions import DatasetsError
 
     datasets.disable_progress_bars()
-    is_local = dataset.startswith((".", "/", "~"))
-    where = str(context.locate(dataset)) if is_local else dataset
-    try:
-        with _network(context.is_offline):
-            return datasets.load_dataset(where, config, split=split, revision=revision)
-    except (OSError, ValueError, DatasetsError) as error:
-        raise _cannot_load(dataset, is_local, context.is_offline, error) from error
+    with wanted.told():
+        found = datasets.load_dataset_builder(wanted.where, wanted.config, revision=wanted.revision)
+    wanted.check(found)
+    return found
+
+
+@lru_cache(maxsize=1)
+def _load(wanted: _Wanted) -> Any:
+    builder = _builder(wanted)
+    with wanted.told():
+        builder.download_and_prepare()
+        return builder.as_dataset(wanted.split)
+
+
+def _split_names(split: str) -> list[str]:
+    """Return the names in a split such as `train[:1000]+validation`."""
+    return [part.strip().partition("[")[0] for part in split.split("+")]
 
 
 @contextmanager
@@ -109,22 +266,12 @@ def _network(is_offline: bool) -> Iterator[None]:
             setattr(module, name, value)
 
 
-def _cannot_load(dataset: str, is_local: bool, is_offline: bool, error: Exception) -> StageError:
-    why = " ".join(str(error).split())
-    if is_local or not is_offline:
-        return StageError(f"the dataset `{dataset}` cannot be loaded: {why}")
-    return StageError(
-        f"the dataset `{dataset}` is not in the local cache, and this machine is offline ({why})",
-        hint="load it once on a machine with a network and copy its cache, or use a local folder",
-    )
-
-
 def _undecoded(table: Any) -> Any:
     """Return the table with pictures as {bytes, path}."""
     import datasets
 
     raw = datasets.Image(decode=False)
-    for name, feature in table.features.items():
+    for name, feature in (table.features or {}).items():
         if isinstance(feature, datasets.Image):
             table = table.cast_column(name, raw)
         elif isinstance(getattr(feature, "feature", None), datasets.Image):
@@ -137,4 +284,6 @@ def _read(name: str) -> bytes:
     return _files.read_picture(Path(name))
 
 
-PLUGIN = Source(version=1, params=Params, rows=rows, fingerprint=fingerprint, num_rows=num_rows)
+PLUGIN = Source(
+    version=1, params=Params, rows=rows, fingerprint=fingerprint, num_rows=num_rows, first=first
+)

@@ -53,7 +53,7 @@ def test_a_run_that_is_refused_tells_no_token(folder: Path, hub: Hub):
     run = ("run", "mine.yaml", "--only", "collect", "--online")
     done = adapt(folder, hub, *run, HF_TOKEN=other)
 
-    assert done.returncode == 3
-    assert "`collect` failed" in done.stderr
+    assert done.returncode == 1
+    assert "error[hub-gated]" in done.stderr
     assert other not in done.stdout + done.stderr
     assert holders(other, folder.parent) == []

@@ -16,7 +16,7 @@ from engine.runtime import opening, runs
 from engine.runtime.eventlog import EventLog
 from engine.runtime.events import Event
 from engine.runtime.executor import Executor, Outcome
-from engine.runtime.local import LocalLauncher
+from engine.runtime.local import LocalLauncher, start
 from engine.runtime.machine import Settings
 from engine.runtime.ray import RayLauncher
 from engine.runtime.runs import Run
@@ -66,7 +66,7 @@ def execute(
 
 def _launcher(settings: Settings, run: Run) -> LocalLauncher | RayLauncher:
     if settings.executor == "local":
-        return LocalLauncher(settings, WORKER, run.path)
+        return LocalLauncher(settings, WORKER, run.path, start)
     launcher = RayLauncher(settings, WORKER)
     launcher.connect()
     return launcher
