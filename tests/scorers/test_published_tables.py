@@ -96,7 +96,7 @@ def test_naming_every_class_pays_in_recall_only() -> None:
     options = ("rice", "egg", "bread", "milk")
     answer = ", ".join(options)
 
-    published = score("paper", "multi_label_recall", answer, "egg", options=options)
+    published = score("paper", "ingredients", answer, "egg", options=options)
     assert published.value == 1.0
     assert score("strict", "multi_label", answer, "egg", options=options).value == 0.4
 
