@@ -7,14 +7,15 @@ local cache.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from functools import lru_cache
+from functools import lru_cache, partial
 from pathlib import Path
 from typing import Annotated, Any
 
 from engine.diagnostics import StageError
+from engine.plugin import Neutral
 from engine.sources import (
     DigestFile,
     Locate,
@@ -38,6 +39,14 @@ class Params(RowParams):
     revision: Annotated[
         str | None, "Commit or tag; without one, the newest counts as the same."
     ] = None
+    data_file: Annotated[
+        str | None, "One file of the dataset, where it holds several tables; its split is `train`."
+    ] = None
+    image_root: Annotated[
+        str | None,
+        Neutral(),
+        "Folder with the pictures, unpacked, where the rows have their names alone.",
+    ] = None
 
     @property
     def is_local(self) -> bool:
@@ -47,25 +56,36 @@ class Params(RowParams):
 
 def rows(params: Params, context: SourceContext, span: range | None) -> Iterator[Row | Problem]:
     """Yield the rows of the split."""
-    table = _load(params.dataset, params.config, params.split, params.revision, context)
+    table = _table(params, context)
     _columns.check_header(params, table.column_names, f"the dataset `{params.dataset}`")
     wanted = [name for name in table.column_names if name in _columns.wanted(params)]
     span = range(len(table)) if span is None else span
     chosen = _undecoded(table.select_columns(wanted)).select(span)
-    prefix = "/".join(name for name in (params.dataset, params.config, params.split) if name)
+    where = (params.dataset, params.config, params.data_file, params.split)
+    prefix = "/".join(name for name in where if name)
+    read = _read if params.image_root is None else _reader(params.image_root, context.locate)
     for number, raw in zip(span, chosen, strict=True):
-        yield _columns.build(raw, params, f"{prefix} row {number}", _read)
+        yield _columns.build(raw, params, f"{prefix} row {number}", read)
 
 
 def num_rows(params: Params, context: SourceContext) -> int:
     """Return the number of rows of the split."""
-    return len(_load(params.dataset, params.config, params.split, params.revision, context))
+    return len(_table(params, context))
 
 
 def fingerprint(params: Params, locate: Locate, digest_file: DigestFile) -> dict[str, object]:
-    """Return name and revision of a hub dataset, or a digest over a local one."""
+    """Return name and revision of a hub dataset, or a digest over a local one.
+
+    Pictures beside it are part of that as soon as they are there: a plan is wanted before.
+    """
     _columns.check_names(params)
-    chosen = {"config": params.config, "split": params.split}
+    chosen: dict[str, object] = {"config": params.config, "split": params.split}
+    if params.data_file is not None:
+        chosen["data_file"] = params.data_file
+    if params.image_root is not None and locate(params.image_root).is_dir():
+        pictures = locate(params.image_root)
+        named = _files.relative(_files.walk(pictures), pictures)
+        chosen["pictures"] = _files.digest_of(named, digest_file)
     if not params.is_local:
         return {"hub": params.dataset, "revision": params.revision, **chosen}
     root = _files.located_folder(params.dataset, locate)
@@ -75,9 +95,19 @@ def fingerprint(params: Params, locate: Locate, digest_file: DigestFile) -> dict
     return {**_files.digest_of(_files.relative(files, root), digest_file), **chosen}
 
 
+def _table(params: Params, context: SourceContext) -> Any:
+    of = (params.dataset, params.config, params.data_file, params.split, params.revision)
+    return _load(*of, context)
+
+
 @lru_cache(maxsize=1)
 def _load(
-    dataset: str, config: str | None, split: str, revision: str | None, context: SourceContext
+    dataset: str,
+    config: str | None,
+    data_file: str | None,
+    split: str,
+    revision: str | None,
+    context: SourceContext,
 ) -> Any:
     import datasets
     from datasets.exceptions import DatasetsError
@@ -87,7 +117,9 @@ def _load(
     where = str(context.locate(dataset)) if is_local else dataset
     try:
         with _network(context.is_offline):
-            return datasets.load_dataset(where, config, split=split, revision=revision)
+            return datasets.load_dataset(
+                where, config, data_files=data_file, split=split, revision=revision
+            )
     except (OSError, ValueError, DatasetsError) as error:
         raise _cannot_load(dataset, is_local, context.is_offline, error) from error
 
@@ -130,6 +162,15 @@ def _undecoded(table: Any) -> Any:
         elif isinstance(getattr(feature, "feature", None), datasets.Image):
             table = table.cast_column(name, datasets.List(raw))
     return table
+
+
+def _reader(image_root: str, locate: Locate) -> Callable[[str], bytes]:
+    try:
+        root = _files.located_folder(image_root, locate)
+    except FileNotFoundError as error:
+        hint = "unpack the dataset's picture archives there"
+        raise StageError(f"`image_root`: {error}", hint=hint) from None
+    return partial(_files.read_under, root)
 
 
 def _read(name: str) -> bytes:
