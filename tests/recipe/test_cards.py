@@ -128,7 +128,7 @@ def test_the_forecast_of_a_card_is_what_plan_prints(name: str) -> None:
 
     assert done.returncode == 0, done.stderr
     for node, time in re.findall(r"(generate|filter|train) (~[\d.]+ (?:h|min))", told):
-        assert re.search(rf"^  {node} .*{re.escape(time)}\\b", done.stdout, flags=re.M), node
+        assert re.search(rf"^  {node} .*{re.escape(time)}\b", done.stdout, flags=re.M), node
     assert f"to run: {told.split()[-2]} h of work" in done.stdout
 
 
