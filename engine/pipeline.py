@@ -37,6 +37,7 @@ from engine.stages import (
     synthesizer,
     train,
 )
+from engine.stages._expected import Expected, expected_of
 
 HOLDOUT = "holdout"
 _STAGE_BY_NAME = {stage.name: stage for stage in STAGES}
@@ -59,7 +60,7 @@ def _compile_arm(recipe: Recipe, arm: str, builder: PlanBuilder) -> dict[str, st
     """Add the nodes of one arm; return its nodes by their plain id."""
     add = builder.for_arm(arm, recipe.seed, recipe.span)
     bench = {
-        name: add(f"collect/{name}", collect.Params(source=spec.source), {}, "benchmarks")
+        name: add(f"collect/{name}", _collect_params(recipe, spec), {}, "benchmarks")
         for name, spec in recipe.benchmark_specs.items()
     }
     pairs, images = _add_pairs(recipe, bench, add)
@@ -75,6 +76,17 @@ def _compile_arm(recipe: Recipe, arm: str, builder: PlanBuilder) -> dict[str, st
         else:
             _add_scores(recipe, recipe.benchmark_specs[name], bench[name], initial, adapted, add)
     return add.ids
+
+
+def _collect_params(recipe: Recipe, spec: BenchmarkSpec) -> collect.Params:
+    return collect.Params(source=spec.source, expected=_expected(recipe, spec))
+
+
+def _expected(recipe: Recipe, spec: BenchmarkSpec) -> Expected | None:
+    """Return how many items a benchmark must have; a smoke run is flagged and may have less."""
+    if recipe.benchmarks.max_items is not None:
+        return None
+    return expected_of(spec.name, spec.expected_items)
 
 
 def _add_pairs(
@@ -301,10 +313,17 @@ def _add_scores(
     add: ArmBuilder,
 ) -> None:
     inputs = {"items": {"items": items}, "images": {"images": items}}
-    answers = _answers_params(recipe, spec.name, spec.prompt, spec.max_new_tokens, "rows")
-    _add_answers_and_scores(
-        recipe, spec.name, answers, inputs, initial, adapted, spec.metric, spec.metric_by_type, add
+    prompt = recipe.benchmarks.prompt or spec.prompt
+    answers = _answers_params(recipe, spec.name, prompt, spec.max_new_tokens, "rows")
+    scores = _scores_params(
+        recipe,
+        spec.name,
+        spec.metric,
+        spec.metric_by_type,
+        options=spec.options,
+        expected=_expected(recipe, spec),
     )
+    _add_answers_and_scores(answers, scores, inputs, initial, adapted, add)
 
 
 def _add_holdout_scores(
@@ -323,14 +342,13 @@ def _add_holdout_scores(
         inputs["tasks"] = {"tasks": tasks}
     params = _answers_params(recipe, HOLDOUT, "bare@1", 64, HOLDOUT)
     metrics = {"caption": "rouge_l", "task": "open"}
-    _add_answers_and_scores(
-        recipe, HOLDOUT, params, inputs, initial, adapted, "rouge_l", metrics, add
-    )
+    scores = _scores_params(recipe, HOLDOUT, "rouge_l", metrics)
+    _add_answers_and_scores(params, scores, inputs, initial, adapted, add)
 
 
 def _answers_params(
     recipe: Recipe, benchmark: str, prompt: str, max_new_tokens: int, row_set: str
-) -> Any:
+) -> evaluate.AnswersParams:
     base = recipe.base
     return evaluate.AnswersParams(
         model=ModelUse(
@@ -348,29 +366,40 @@ def _answers_params(
     )
 
 
-def _add_answers_and_scores(
+def _scores_params(
     recipe: Recipe,
     name: str,
-    params: Any,
-    inputs: Inputs,
-    initial: str | None,
-    adapted: str,
     metric: str,
     metric_by_type: Mapping[str, str],
-    add: ArmBuilder,
-) -> None:
-    """Ask both models the same questions, then score the paired answers."""
-    with_initial = inputs if initial is None else {**inputs, "model": {"model": initial}}
-    base = add(f"evaluate.answers/base/{name}", params, with_initial, "benchmarks")
-    with_adapted = {**inputs, "model": {"model": adapted}}
-    changed = add(f"evaluate.answers/adapted/{name}", params, with_adapted, "benchmarks")
-    scores = evaluate.ScoresParams(
+    *,
+    options: str = "question",
+    expected: Expected | None = None,
+) -> evaluate.ScoresParams:
+    return evaluate.ScoresParams(
         scorer=recipe.benchmarks.scorer,
         scorer_version=plugin.load("scorers", recipe.benchmarks.scorer).version,
         metric=metric,
         metric_by_type=metric_by_type,
+        options=options,
+        expected=expected,
         benchmark=name,
     )
+
+
+def _add_answers_and_scores(
+    params: evaluate.AnswersParams,
+    scores: evaluate.ScoresParams,
+    inputs: Inputs,
+    initial: str | None,
+    adapted: str,
+    add: ArmBuilder,
+) -> None:
+    """Ask both models the same questions, then score the paired answers."""
+    name = params.benchmark
+    with_initial = inputs if initial is None else {**inputs, "model": {"model": initial}}
+    base = add(f"evaluate.answers/base/{name}", params, with_initial, "benchmarks")
+    with_adapted = {**inputs, "model": {"model": adapted}}
+    changed = add(f"evaluate.answers/adapted/{name}", params, with_adapted, "benchmarks")
     pair = {"base": {"base": base}, "adapted": {"adapted": changed}}
     add(f"evaluate.scores/{name}", scores, pair, "benchmarks")
 

@@ -25,4 +25,6 @@ PUBLISHED: dict[tuple[str, str, str], tuple[int, int | None]] = {  # rows, pictu
     ("Lin-Chen/MMStar", "", "val"): (1500, None),
     ("lmms-lab-encoder/POPE", "", "test"): (9000, 500),
     ("mtybilly/PubMedVision-Alignment-VQA", "", "train"): (504501, None),
+    ("AdaptLLM/food-visual-instructions", "", "train"): (130000, None),  # "130K"
+    ("arampacha/rsicd", "", "train"): (8734, None),
 }

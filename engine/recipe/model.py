@@ -171,6 +171,8 @@ class BenchmarkSpec:
     prompt: str  # template that makes the user turn of a question
     metric: str  # metric for all questions, unless metric_by_type names theirs
     metric_by_type: Mapping[str, str]  # answer_type of a question -> metric
+    options: str  # question: its own; answers: every answer of the benchmark is a class
+    expected_items: Mapping[str, int] | None  # `total` or an answer type -> number of items
     max_new_tokens: int
     licence: str
     paper: str
@@ -184,6 +186,7 @@ class BenchmarksSpec:
     domain: tuple[str, ...]
     general: tuple[str, ...]
     scorer: str
+    prompt: str | None  # asks every benchmark in these words; None: in its own
     max_items: int | None  # a smoke run on the first items of each; never a result
     holdout: HoldoutSpec
 

@@ -7,16 +7,17 @@ local cache.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from functools import lru_cache
+from functools import lru_cache, partial
 from pathlib import Path
 from typing import Annotated, Any
 
 from engine import hub
 from engine.diagnostics import StageError, nearest
 from engine.plan.lock import is_commit
+from engine.plugin import Neutral
 from engine.sources import (
     DigestFile,
     Locate,
@@ -40,6 +41,14 @@ class Params(RowParams):
     revision: Annotated[
         str | None, "Commit or tag; without one, the newest counts as the same."
     ] = None
+    data_file: Annotated[
+        str | None, "One file of the dataset, where it holds several tables; its split is `train`."
+    ] = None
+    image_root: Annotated[
+        str | None,
+        Neutral(),
+        "Folder with the pictures, unpacked, where the rows have their names alone.",
+    ] = None
 
     @property
     def is_local(self) -> bool:
@@ -53,9 +62,7 @@ def rows(params: Params, context: SourceContext, span: range | None) -> Iterator
     wanted = [name for name in table.column_names if name in _columns.wanted(params)]
     span = range(len(table)) if span is None else span
     chosen = _undecoded(table.select_columns(wanted)).select(span)
-    prefix = "/".join(name for name in (params.dataset, params.config, params.split) if name)
-    for number, raw in zip(span, chosen, strict=True):
-        yield _columns.build(raw, params, f"{prefix} row {number}", _read)
+    yield from _built(zip(span, chosen, strict=True), params, context)
 
 
 def num_rows(params: Params, context: SourceContext) -> int:
@@ -68,7 +75,7 @@ def first(params: Params, context: SourceContext, num_rows: int) -> Iterator[Row
     name, bounds = _whole_split(params.split)
     start, stop = bounds
     most = num_rows if stop is None else min(num_rows, max(stop - start, 0))
-    wanted = _Wanted(params.dataset, params.config, name, params.revision, context)
+    wanted = _wanted(params, name, context)
     builder = _builder(wanted)
     with wanted.told():
         stream = builder.as_streaming_dataset(wanted.split)
@@ -77,9 +84,17 @@ def first(params: Params, context: SourceContext, num_rows: int) -> Iterator[Row
         _columns.check_header(params, header, f"the dataset `{params.dataset}`")
     with wanted.told():
         chosen = list(_undecoded(stream).skip(start).take(most))
-    prefix = "/".join(part for part in (params.dataset, params.config, params.split) if part)
-    for number, raw in enumerate(chosen, start):
-        yield _columns.build(raw, params, f"{prefix} row {number}", _read)
+    yield from _built(enumerate(chosen, start), params, context)
+
+
+def _built(
+    numbered: Iterable[tuple[int, dict[str, Any]]], params: Params, context: SourceContext
+) -> Iterator[Row | Problem]:
+    where = (params.dataset, params.config, params.data_file, params.split)
+    prefix = "/".join(name for name in where if name)
+    read = _read if params.image_root is None else _reader(params.image_root, context.locate)
+    for number, raw in numbered:
+        yield _columns.build(raw, params, f"{prefix} row {number}", read)
 
 
 def _whole_split(split: str) -> tuple[str, tuple[int, int | None]]:
@@ -98,9 +113,18 @@ def _whole_split(split: str) -> tuple[str, tuple[int, int | None]]:
 
 
 def fingerprint(params: Params, locate: Locate, digest_file: DigestFile) -> dict[str, object]:
-    """Return name and revision of a hub dataset, or a digest over a local one."""
+    """Return name and revision of a hub dataset, or a digest over a local one.
+
+    Pictures beside it are part of that as soon as they are there: a plan is wanted before.
+    """
     _columns.check_names(params)
-    chosen = {"config": params.config, "split": params.split}
+    chosen: dict[str, object] = {"config": params.config, "split": params.split}
+    if params.data_file is not None:
+        chosen["data_file"] = params.data_file
+    if params.image_root is not None and locate(params.image_root).is_dir():
+        pictures = locate(params.image_root)
+        named = _files.relative(_files.walk(pictures), pictures)
+        chosen["pictures"] = _files.digest_of(named, digest_file)
     if not params.is_local:
         return {"hub": params.dataset, "revision": params.revision, **chosen}
     root = _files.located_folder(params.dataset, locate)
@@ -112,7 +136,7 @@ def fingerprint(params: Params, locate: Locate, digest_file: DigestFile) -> dict
 
 def _table(params: Params, context: SourceContext) -> Any:
     """Return the split; its columns are looked at before a file of it is downloaded, if told."""
-    wanted = _Wanted(params.dataset, params.config, params.split, params.revision, context)
+    wanted = _wanted(params, params.split, context)
     what = f"the dataset `{params.dataset}`"
     features = _builder(wanted).info.features
     if features:
@@ -128,6 +152,7 @@ class _Wanted:
 
     dataset: str
     config: str | None
+    data_file: str | None
     split: str
     revision: str | None
     context: SourceContext
@@ -224,6 +249,11 @@ class _Wanted:
         )
 
 
+def _wanted(params: Params, split: str, context: SourceContext) -> _Wanted:
+    of = (params.dataset, params.config, params.data_file)
+    return _Wanted(*of, split, params.revision, context)
+
+
 @lru_cache(maxsize=1)
 def _builder(wanted: _Wanted) -> Any:
     """Return what can load a data set and knows its configs and splits; no row is downloaded."""
@@ -231,7 +261,9 @@ def _builder(wanted: _Wanted) -> Any:
 
     datasets.disable_progress_bars()
     with wanted.told():
-        found = datasets.load_dataset_builder(wanted.where, wanted.config, revision=wanted.revision)
+        found = datasets.load_dataset_builder(
+            wanted.where, wanted.config, data_files=wanted.data_file, revision=wanted.revision
+        )
     wanted.check(found)
     return found
 
@@ -277,6 +309,15 @@ def _undecoded(table: Any) -> Any:
         elif isinstance(getattr(feature, "feature", None), datasets.Image):
             table = table.cast_column(name, datasets.List(raw))
     return table
+
+
+def _reader(image_root: str, locate: Locate) -> Callable[[str], bytes]:
+    try:
+        root = _files.located_folder(image_root, locate)
+    except FileNotFoundError as error:
+        hint = "unpack the dataset's picture archives there"
+        raise StageError(f"`image_root`: {error}", hint=hint) from None
+    return partial(_files.read_under, root)
 
 
 def _read(name: str) -> bytes:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -58,9 +58,19 @@ def paired_answers(base: Artifact, adapted: Artifact) -> list[tuple[Row, Row]]:
     return pairs
 
 
-def score_item(base: Row, adapted: Row, by: Rules) -> dict[str, Any]:
-    """Score both answers to one item."""
-    question = question_from_row(base)
+def classes(pairs: Iterable[tuple[Row, Row]]) -> list[str]:
+    """Return what a benchmark's questions choose from: all their answers, in alphabetical order.
+
+    The packs name their classes inside the question alone, in words of their own.
+    """
+    return sorted({text for base, _ in pairs for text in base["references"]})
+
+
+def score_item(
+    base: Row, adapted: Row, by: Rules, options: Sequence[str] | None = None
+) -> dict[str, Any]:
+    """Score both answers to one item; `options` stand in for those of the question."""
+    question = question_from_row(base if options is None else {**base, "options": options})
     metric_name = by.metric_name(base["answer_type"])
     metric = by.metrics[metric_name]
     scores = dict(zip(MODELS, _both(metric, question, base, adapted), strict=True))

@@ -17,10 +17,11 @@ from engine.artifacts import Inputs, Outputs
 from engine.diagnostics import StageError
 from engine.images import ImageWriter
 from engine.plan.stage import Needs, Stage, Tools
-from engine.plugin import Family, Use
+from engine.plugin import Family, Neutral, Use
 from engine.records import Kind
 from engine.sources import Problem, Source, SourceContext
 from engine.stages import _intake
+from engine.stages._expected import Expected, refuse_other_numbers
 from engine.stages._intake import Taken
 
 ROWS = "rows"
@@ -31,6 +32,8 @@ class Params:
     """What to read."""
 
     source: Annotated[Use, Family("sources"), "Where the rows come from."]
+    # A check: it changes no row, so it stays out of the key.
+    expected: Annotated[Expected | None, Neutral(), "How many items a benchmark must have."] = None
 
 
 def run(inputs: Inputs, params: Params, outputs: Outputs, tools: Tools) -> None:
@@ -41,6 +44,7 @@ def run(inputs: Inputs, params: Params, outputs: Outputs, tools: Tools) -> None:
             ledger.add(item)
     if outputs.rows(ROWS).num_rows == 0:
         raise StageError(_nothing_left(params.source, ledger.reasons))
+    refuse_other_numbers(params.expected, ledger.answer_types.elements(), ledger.reasons.total())
 
 
 @dataclass(slots=True)
@@ -50,6 +54,7 @@ class _Ledger:
     outputs: Outputs
     bank: ImageWriter
     reasons: Counter[str] = field(default_factory=Counter)
+    answer_types: Counter[str] = field(default_factory=Counter)
     _source_ids: dict[bytes, str] = field(default_factory=dict)  # of the rows taken, by id
 
     def add(self, item: Taken | Problem) -> None:
@@ -68,6 +73,7 @@ class _Ledger:
         for encoded in item.images:
             self.bank.add(encoded)
         self.outputs.rows(ROWS).write(record)
+        self.answer_types[str(record.meta.extra.get("answer_type"))] += 1
 
     def _refuse(self, problem: Problem) -> None:
         self.reasons[problem.reason] += 1

@@ -21,6 +21,7 @@ from engine.plan.stage import Needs, Port, Stage, Tools
 from engine.plugin import ModelUse
 from engine.stages import _asking
 from engine.stages._benchmark_items import KEPT, Item, holdout_questions, items_of
+from engine.stages._expected import Expected, refuse_other_numbers
 from engine.stages._models import lazy_session
 
 SHARD_ITEMS = 128  # a kill costs at most this many; never vary it, journals are found by number
@@ -48,6 +49,8 @@ class ScoresParams:
     scorer_version: int  # moves the key when the rule book changes
     metric: str
     metric_by_type: Mapping[str, str]
+    options: str  # question: its own; answers: all answers of the benchmark are its classes
+    expected: Expected | None  # None: any number of items
     benchmark: str
 
 
@@ -165,9 +168,11 @@ def run_scores(inputs: Inputs, params: ScoresParams, outputs: Outputs, tools: To
 
     rules = _scoring.rules(params.scorer, params.metric, params.metric_by_type)
     pairs = _scoring.paired_answers(inputs["base"], inputs["adapted"])
+    refuse_other_numbers(params.expected, (base["answer_type"] for base, _ in pairs))
+    classes = _scoring.classes(pairs) if params.options == "answers" else None
     rows = []
     for number, (base, adapted) in enumerate(pairs, start=1):
-        row = _scoring.score_item(base, adapted, rules)
+        row = _scoring.score_item(base, adapted, rules, classes)
         outputs.rows("items").write(row)
         rows.append(row)
         tools.progress(number, len(pairs), "questions")

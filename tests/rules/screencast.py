@@ -29,13 +29,13 @@ def recorded() -> str:
 
 def played(session: str, folder: Path) -> str:
     """Run the commands of a session in a folder; return the session with what they print now."""
-    _prepare(folder)
+    prepare(folder)
     lines = []
     for command in re.findall(r"^\$ (.*)$", session, flags=re.M):
         done = subprocess.run(
             ["bash", "-c", command],
             cwd=folder / "work",
-            env=_environment(folder),
+            env=environment(folder),
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
             text=True,
@@ -45,7 +45,7 @@ def played(session: str, folder: Path) -> str:
     return "\n".join(lines).replace("\n\n\n", "\n\n").rstrip("\n") + "\n"
 
 
-def _prepare(folder: Path) -> None:
+def prepare(folder: Path) -> None:
     """Lay out what the reader has: a folder of pictures with captions, and `adapt` installed."""
     from PIL import Image
 
@@ -63,7 +63,8 @@ def _prepare(folder: Path) -> None:
     command.chmod(0o755)
 
 
-def _environment(folder: Path) -> dict[str, str]:
+def environment(folder: Path) -> dict[str, str]:
+    """Return what commands see: no colours, no hub, a home of their own."""
     kept = {name: os.environ[name] for name in ("LANG", "LC_ALL") if name in os.environ}
     return {
         **kept,

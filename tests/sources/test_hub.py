@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from typing import Any
 
@@ -63,3 +64,27 @@ def test_a_hub_dataset_is_known_by_its_revision(tmp_path: Path) -> None:
     known = fingerprint("hub", tmp_path, dataset="owner/name", revision="abc", split="test")
 
     assert known == {"hub": "owner/name", "revision": "abc", "config": None, "split": "test"}
+
+
+def test_pictures_that_a_dataset_only_names_lie_beside_it(tmp_path: Path) -> None:
+    """As AdaptLLM's training sets: a JSON list of chats, and zips of pictures to unpack."""
+    turns = [{"role": "user", "content": "<image>Describe it."}]
+    turns.append({"role": "assistant", "content": "A pie."})
+    (tmp_path / "set").mkdir()
+    rows = [{"images": ["1.jpg"], "messages": turns}, {"images": ["2.jpg"], "messages": turns}]
+    (tmp_path / "set" / "pairs.json").write_text(json.dumps(rows))
+    (tmp_path / "set" / "other.json").write_text("[]")
+    settings = {"dataset": "./set", "data_file": "pairs.json", "image_root": "pictures"}
+
+    with pytest.raises(StageError, match="the folder `pictures` does not exist"):
+        read("hub", tmp_path, **settings)
+    before = fingerprint("hub", tmp_path, **settings)
+    (tmp_path / "pictures").mkdir()
+    (tmp_path / "pictures" / "1.jpg").write_bytes(picture(1, image_format="JPEG"))
+
+    assert captions(read("hub", tmp_path, **settings)) == [
+        ("./set/pairs.json/train row 0", "A pie."),
+        ("./set/pairs.json/train row 1", "image file not found"),
+    ]
+    assert "pictures" not in before
+    assert fingerprint("hub", tmp_path, **settings)["pictures"]["num_files"] == 1

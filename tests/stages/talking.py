@@ -19,7 +19,7 @@ from tests.sources.building import picture
 
 PROMPT_NAMES = (
     *("synthesize", "write_tasks", "caption", "combine"),
-    *("bare", "brief", "choice"),
+    *("bare", "brief", "choice", "choices"),
 )
 
 

@@ -190,6 +190,8 @@ def scored(
         "scorer_version": 1,
         "metric": "count",
         "metric_by_type": {},
+        "options": "question",
+        "expected": None,
         "benchmark": "cells",
     }
     inputs = {
