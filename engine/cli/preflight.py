@@ -144,7 +144,7 @@ def _backends(ground: Ground) -> Iterator[Diagnostic]:
     if not is_here:
         hint = "install it, here or elsewhere with --python vllm=PATH"
         yield Diagnostic("backend-missing", f"{who}, which is not installed", span, hint)
-    if ground.settings.device == "cpu" and not (is_here and installed.is_for_cpu(VLLM, python)):
+    if ground.settings.device == "cpu" and (not is_here or installed.needs_gpu(VLLM, python)):
         message = f"{who}, which needs an NVIDIA GPU; none can be used here"
         yield Diagnostic("no-gpu", message, span)
 

