@@ -154,7 +154,7 @@ def test_low_rank_adapters_need_less_than_all_weights():
 
 
 def test_a_mix_with_a_part_of_unknown_size_is_unknown():
-    found = forecasts(plan_of("food"), [])
+    found = forecasts(plan_of("food", "source.dataset=who/knows"), [])
 
     assert found["collect"].rows is None
     assert found["mix"] == Forecast()

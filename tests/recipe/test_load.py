@@ -252,13 +252,3 @@ def test_loading_imports_nothing_heavy():
     )
 
     assert done.stdout.strip() == "[]"
-
-
-def test_the_benchmark_shown_in_the_readme_loads(tmp_path: Path):
-    readme = (package_data.folder("recipes") / "README.md").read_text("utf-8")
-    shown = next(part for part in readme.split("```") if "json_file" in part)
-    (tmp_path / "benchmarks").mkdir()
-    (tmp_path / "benchmarks" / "my_test.yaml").write_text(shown.removeprefix("yaml\n"))
-    recipe = loaded(tmp_path, SMALL + "benchmarks: {domain: [my_test]}\n").recipe
-
-    assert recipe.benchmark_specs["my_test"].source.name == "json_file"
