@@ -1,4 +1,4 @@
-"""What `adapt rehearse` says: what stood in for what, what would stop a run, what nobody checked."""
+"""What `adapt rehearse` says: what stood in for what, what would stop a run, what is unchecked."""
 
 from __future__ import annotations
 
@@ -95,13 +95,20 @@ def to_json(staged: Staged, args: argparse.Namespace) -> dict[str, Any]:
     made_up = [name for name in staged.sources.values() if name.startswith("made-up")]
     unchecked = list(staged.unchecked)
     unchecked += [_NO_DATA] if made_up else []
-    unchecked += _NO_MODELS if any(" small " in f" {one} " for one in staged.models.values()) else ()
+    unchecked += (
+        _NO_MODELS if any(" small " in f" {one} " for one in staged.models.values()) else ()
+    )
     return {
         "models": dict(staged.models),
         "rows": dict(staged.sources),
         "warnings": [found.to_json() for found in staged.warnings],
         "unchecked": [*unchecked, _NO_RESULT],
     }
+
+
+def is_small(what: str) -> bool:
+    """Tell whether what is said of a model is that another stands in for it."""
+    return what.startswith("a small ")
 
 
 def told(session: Session, recipe: str, code: int) -> str:

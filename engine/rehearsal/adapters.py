@@ -71,7 +71,9 @@ def _shapes(path: Path) -> dict[str, tuple[int, ...]]:
 def _wrong_sizes(shapes: dict[str, tuple[int, ...]], layers: dict[str, Any]) -> Iterator[str]:
     for name, shape in shapes.items():
         module, _, part = name.removeprefix(PREFIX).partition(".lora_")
-        width = getattr(layers.get(module), {"A": "in_features"}.get(part[:1], "out_features"), None)
+        width = getattr(
+            layers.get(module), {"A": "in_features"}.get(part[:1], "out_features"), None
+        )
         found = shape[1] if part.startswith("A") else shape[0]
         if part[:2] in ("A.", "B.") and width is not None and width != found:
             yield f"it was made for layers of {found:,}, `{module}` has {width:,}"

@@ -1,4 +1,4 @@
-"""A recipe with stand-ins: all of it is the recipe's own but models, rows and how long it trains."""
+"""A recipe with stand-ins: all is the recipe's own but models, rows and how long it trains."""
 
 from __future__ import annotations
 
@@ -37,7 +37,14 @@ BATCH_ROWS = 2
 ITSELF = "itself"
 _VERSION = 1  # of stand-in models: moves their folders
 _LOCAL = (".", "/", "~")
-_PLACES = ("path", "image_root", "tasks", "captions", "answers", "images")  # settings that are paths
+_PLACES = (
+    "path",
+    "image_root",
+    "tasks",
+    "captions",
+    "answers",
+    "images",
+)  # settings that are paths
 _CHATS = ("instruct", "chat", "-it")  # parts of the names of text models that were tuned to talk
 _QUESTION = "What lies beside mark {n}?"
 _INFORMATIVE = "Mark {n} has a bright field at its left side."

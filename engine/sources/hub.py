@@ -74,7 +74,7 @@ def first(params: Params, context: SourceContext, num_rows: int) -> Iterator[Row
         _columns.check_header(params, header, f"the dataset `{params.dataset}`")
     prefix = "/".join(part for part in (params.dataset, params.config, params.split) if part)
     chosen = _undecoded(stream).skip(start).take(most)
-    for number, raw in enumerate(chosen, start):
+    for number, raw in enumerate(chosen):
         yield _columns.build(raw, params, f"{prefix} row {number}", _read)
 
 
