@@ -5,9 +5,10 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
+import jsonschema_rs
 import pytest
 
-from engine import plugin
+from engine import package_data, plugin
 from engine.backends import Request
 from engine.backends.stand_in import plain
 from engine.cli.outlays import Outlay
@@ -91,6 +92,9 @@ def test_the_result_lists_stand_ins_and_what_is_not_checked(recipe: Path, rehear
     done = rehearser("rehearse", recipe, "--store", recipe.parent / "s", "--json", "--only", "mix")
 
     assert done.code == 0, done.err
+    schema = json.loads((package_data.folder("schemas") / "event.schema.json").read_text())
+    for line in done.out.splitlines():
+        jsonschema_rs.validate(schema, json.loads(line))
     told = done.result["rehearsal"]
     assert told["models"] == {"Qwen/Qwen2-VL-2B-Instruct": "a small qwen2_vl of random weights"}
     assert told["rows"]["source"] == "the first 16 rows of pairs.jsonl"
