@@ -17,6 +17,7 @@ from engine.plugin import Use
 from engine.stages import STAGES
 
 POCKET = "pocket/"
+_CONFIGS = ("config.json", "adapter_config.json")  # of a model, of a LoRA adapter
 _CODE_FREE = (".json", ".jinja", ".safetensors", ".txt", ".model", ".bin")
 
 
@@ -54,7 +55,7 @@ class LocalPins:
         if not name.startswith((POCKET, ".", "/", "~")):
             return {"hub": name, "revision": revision}
         folder = Path(self.locate_model(name))
-        if not (folder / "config.json").is_file():
+        if not any((folder / config).is_file() for config in _CONFIGS):
             raise FileNotFoundError(f"there is no model in `{name}`: it has no config.json")
         files = sorted(p for p in folder.iterdir() if p.suffix in _CODE_FREE)
         return keys.digest({path.name: self.digest_file(path) for path in files})

@@ -1,4 +1,4 @@
-"""Runs a stand-in model of a rehearsal: the real prompts through a real forward pass, canned answers.
+"""Runs a stand-in model: the real prompts through a real forward pass, and canned answers.
 
 Random weights write noise, and nothing after the generator would ever see a row. So each request is
 rendered, tokenised and read as by `transformers`, its length is checked against the context with

@@ -1,4 +1,4 @@
-"""What `adapt rehearse` says: what stood in for what, what would stop a run, what nobody checked."""
+"""What `adapt rehearse` says: what stood in for what, what would stop a run, what is unchecked."""
 
 from __future__ import annotations
 
@@ -104,6 +104,11 @@ def to_json(staged: Staged, args: argparse.Namespace) -> dict[str, Any]:
         "warnings": [found.to_json() for found in staged.warnings],
         "unchecked": [*unchecked, _NO_RESULT],
     }
+
+
+def is_small(what: str) -> bool:
+    """Tell whether what is said of a model is that another stands in for it."""
+    return what.startswith("a small ")
 
 
 def told(session: Session, recipe: str, code: int) -> str:

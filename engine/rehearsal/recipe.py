@@ -1,4 +1,4 @@
-"""A recipe with stand-ins: all of it is the recipe's own but models, rows and how long it trains."""
+"""A recipe with stand-ins: all is the recipe's own but models, rows and how long it trains."""
 
 from __future__ import annotations
 

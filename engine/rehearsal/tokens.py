@@ -11,9 +11,8 @@ from typing import Any
 
 from engine import package_data
 
-NUM_MERGES = (
-    1200  # texts take about as many tokens as with a real vocabulary, not four times as many
-)
+# Texts take about as many tokens as with a real vocabulary, not four times as many.
+NUM_MERGES = 1200
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,14 +48,14 @@ class ChatStyle:
         )
 
 
-_CHATML = {
+_CHATML: dict[str, Any] = {
     "before": "<|im_start|>{role}\n",
     "after": "<|im_end|>\n",
     "eos": "<|im_end|>",
     "pad": "<|endoftext|>",
     "system": "<|im_start|>system\nYou are a helpful assistant.<|im_end|>\n",
 }
-_LLAMA_3 = {
+_LLAMA_3: dict[str, Any] = {
     "before": "<|start_header_id|>{role}<|end_header_id|>\n\n",
     "after": "<|eot_id|>",
     "eos": "<|eot_id|>",

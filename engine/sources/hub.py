@@ -84,7 +84,7 @@ def first(params: Params, context: SourceContext, num_rows: int) -> Iterator[Row
         _columns.check_header(params, header, f"the dataset `{params.dataset}`")
     with wanted.told():
         chosen = list(_undecoded(stream).skip(start).take(most))
-    yield from _built(enumerate(chosen, start), params, context)
+    yield from _built(enumerate(chosen), params, context)
 
 
 def _built(

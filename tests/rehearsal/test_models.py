@@ -13,8 +13,8 @@ from engine.models._inputs import InputMaker
 from engine.models._known import ModelFinder
 from engine.models._loading import open_kit
 from engine.plan.stage import Machine
-from engine.rehearsal import models
 from engine.records import ImagePart, assistant, user
+from engine.rehearsal import models
 from tests.models import tiny
 
 SEEING = (
