@@ -92,7 +92,8 @@ def _failure_text(session: Session, failure: Failure) -> str:
 
 def _command(session: Session, more: Sequence[str] = ()) -> str:
     """Return the command that runs this recipe again, without `--only`."""
-    words = ["adapt", session.args.verb, session.args.recipe]
+    verb = "run" if session.rehearsal is None else "rehearse"
+    words = ["adapt", verb, session.args.recipe]
     for override in session.args.overrides:
         words += ["--set", override]
     for name in ("store", "executor", "ray_address"):
