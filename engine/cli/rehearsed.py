@@ -51,7 +51,9 @@ def _far_data(experiment: Experiment) -> Iterator[Diagnostic]:
             continue
         dataset = use.settings["dataset"]
         message = f"`--with-data` reads `{dataset}` of the hub, and this machine is offline"
-        yield Diagnostic("offline", message, recipe.span(*place), "leave `--offline` out, or both")
+        yield Diagnostic(
+            "hub-offline", message, recipe.span(*place), "leave `--offline` out, or both"
+        )
 
 
 def _far_models(experiment: Experiment, finder: ModelFinder) -> Iterator[Diagnostic]:
@@ -63,7 +65,7 @@ def _far_models(experiment: Experiment, finder: ModelFinder) -> Iterator[Diagnos
                 continue
             message = f"`--with-models` runs `{model.name}`, whose weights are not on this machine"
             span = recipe.span(*model.place, "model")
-            yield Diagnostic("offline", message, span, "download it, or leave `--offline` out")
+            yield Diagnostic("hub-offline", message, span, "download it, or leave `--offline` out")
 
 
 def warnings_of_a_run(recipe: str, changes: Sequence[str], store: Store) -> list[Diagnostic]:
@@ -87,7 +89,7 @@ def no_room(found: Outlay) -> list[Diagnostic]:
         f"a run writes about {needed_gb:.1f} GB as far as is known, "
         f"and {found.free_gb:.1f} GB are free at the store"
     )
-    return [Diagnostic("disk-may-fill", message, hint="make room, or name another `--store`")]
+    return [Diagnostic("disk-too-small", message, hint="make room, or name another `--store`")]
 
 
 def to_json(staged: Staged, args: argparse.Namespace) -> dict[str, Any]:

@@ -121,7 +121,7 @@ class _Maker:
 
     def recipe(self, recipe: Recipe) -> Recipe:
         specs = {
-            name: replace(spec, source=self._questions(recipe, name, spec))
+            name: replace(spec, source=self._questions(recipe, name, spec), expected_items=None)
             for name, spec in recipe.benchmark_specs.items()
         }
         changed = replace(
@@ -255,7 +255,7 @@ class _Maker:
             what = "no config of it is on this machine, nor in the catalogue"
             hint = "rehearse with a model whose config.json is here, or a known one"
             message = f"nothing can stand in for the model `{name}`: {what}"
-            self.mistakes.append(Diagnostic("unknown-model", message, span, hint))
+            self.mistakes.append(Diagnostic("no-stand-in", message, span, hint))
             return name
         if (name, revision) not in self._made:
             self._made[name, revision] = self._stand_in(name, known)
@@ -287,7 +287,7 @@ class _Maker:
         if why is not None:
             message = f"the adapter `{adapter}` does not load on `{model}`: {why}"
             hint = "name the folder that a LoRA training of this model wrote"
-            self.mistakes.append(Diagnostic("adapter", message, span, hint))
+            self.mistakes.append(Diagnostic("unfit-adapter", message, span, hint))
             return None
         return str(folder)
 
@@ -331,7 +331,7 @@ class _Maker:
             message = f"`{missing}` is not on this machine: made-up rows stood in for it"
             hint = "a run would stop here; rehearse again where the data is"
             span = recipe.span(*place)
-            self._staged.warnings.append(Diagnostic("not-here", message, span, hint))
+            self._staged.warnings.append(Diagnostic("data-not-here", message, span, hint))
         sources[told] = f"made-up rows in the shape of {_described(use)}"
         params = plugin.settings_of("sources", use)
         columns = params if isinstance(params, RowParams) else RowParams(task=_task(use))

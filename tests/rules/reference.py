@@ -35,6 +35,8 @@ SHOWN = {
 }
 # Plug-ins that no shipped recipe uses.
 EXAMPLES = {
+    "sources/first": {"source": {"use": "image_folder", "path": "./pictures"}, "num_rows": 16},
+    "backends/stand_in": {},
     "sources/csv_file": {"path": "pairs.csv", "columns": {"caption": "text"}},
     "sources/image_folder": {"path": "pictures", "licence": "CC-BY-4.0"},
     "sources/json_file": {"path": "llava.json", "image_root": "images"},
