@@ -205,7 +205,8 @@ def _settings(kit: ModelKit, files: ModelFiles, params: Params, machine: Machine
         "scheduling_policy": "priority",
         # A model may fill its answer with the white space that a schema allows between tokens.
         "structured_outputs_config": {"backend": "xgrammar", "disable_any_whitespace": True},
-        **({"block_size": CPU_BLOCK_TOKENS} if is_cpu else {}),
+        # A prompt read in pieces rewinds its sampling seed, which torch cannot do on a CPU.
+        **({"block_size": CPU_BLOCK_TOKENS, "enable_chunked_prefill": False} if is_cpu else {}),
         **(_image_settings(kit, params) if kit.family.has_vision else {}),
     }
 

@@ -63,6 +63,7 @@ def _sampled(session: Any) -> dict[str, Any]:
         "other": other,
         "narrow": narrow,
         "greedy": greedy,
+        "many": [one.error for one in session.generate(requests("judge", 300), hot)],
         "json": [one.raw for one in formed],
     }
 

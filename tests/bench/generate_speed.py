@@ -98,6 +98,7 @@ def bare_engine(model: str, **settings: Any) -> Any:
         dtype="float32",
         max_num_seqs=NUM_SEQS,
         enforce_eager=True,
+        enable_chunked_prefill=False,
         generation_config="vllm",
         **settings,
     )
