@@ -92,7 +92,7 @@ def _on_this_machine(machine: Settings, args: argparse.Namespace) -> Settings:
     """Return the settings of a rehearsal. Raise RequestError for what cannot be one."""
     if machine.executor != "local":
         message = f"a rehearsal runs on this machine, not on `{machine.executor}`"
-        raise RequestError(Diagnostic("wrong-flag", message, hint="leave `--executor` out"))
+        raise RequestError(Diagnostic("wrong-flag", message, hint="add `--executor local`"))
     if args.with_data is not None and args.with_data < 1:
         raise RequestError(Diagnostic("wrong-flag", "`--with-data` takes 1 or more rows"))
     if args.with_models and machine.device != "cuda":
