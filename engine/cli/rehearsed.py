@@ -118,7 +118,7 @@ def told(session: Session, recipe: str, code: int) -> str:
     found = session.rehearsal or {}
     lines = _block("models", found["models"]) + _block("rows", found["rows"])
     if found["warnings"]:
-        lines += ["", "what would stop a run here"]
+        lines += ["", "what a run here would meet"]
         lines += [f"  {_warning(item)}" for item in found["warnings"]]
     lines += ["", "not checked", *(f"  {what}" for what in found["unchecked"]), ""]
     status = session.run.status()

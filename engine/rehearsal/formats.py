@@ -28,6 +28,10 @@ def write(use: Use, rows: Sequence[Row], folder: Path) -> Use:
 
 def _hub(use: Use, rows: Sequence[Row], folder: Path) -> Mapping[str, Any]:
     """Write a dataset with the configuration and the split that are asked for."""
+    if use.settings.get("data_file"):
+        named = json.dumps(_with_paths(rows, folder))
+        _put(folder / use.settings["data_file"], named.encode())
+        return {"dataset": str(folder), "revision": None, "image_root": str(folder)}
     split = str(use.settings.get("split") or "train").partition("[")[0].partition("+")[0]
     config = use.settings.get("config") or "default"
     parts = {"split": split, "path": _parquet(use, rows, folder)["path"].rpartition("/")[2]}

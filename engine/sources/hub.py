@@ -12,6 +12,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import lru_cache, partial
 from pathlib import Path
+from textwrap import shorten
 from typing import Annotated, Any
 
 from engine import hub
@@ -29,6 +30,8 @@ from engine.sources import (
     _files,
 )
 from engine.sources._columns import RowParams
+
+MOST_TOLD = 400  # characters of a message of `datasets`; it may list every ending it knows
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -195,7 +198,7 @@ class _Wanted:
         there = self._configs() if isinstance(error, ValueError) else []
         if there and self.config not in there:
             return self._unknown("config", self.config, there)
-        why = " ".join(str(error).split())
+        why = shorten(str(error), MOST_TOLD, placeholder=" ...")
         if not self.is_local and self.is_offline:
             return StageError(
                 f"the dataset `{self.dataset}` is not in the local cache, and this machine is "

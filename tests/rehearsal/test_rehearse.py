@@ -192,7 +192,7 @@ def test_data_that_is_not_here_is_told_with_its_line(recipe: Path, rehearser: Re
     done = rehearser("rehearse", recipe, "--store", recipe.parent / "s", "--only", "mix")
 
     assert done.code == 0, done.err
-    assert "what would stop a run here\n  " in done.out
+    assert "what a run here would meet\n  " in done.out
     assert "mine.yaml:3: `pairs.jsonl` is not on this machine" in done.out
 
 

@@ -307,9 +307,12 @@ def test_a_stage_that_asks_saves_what_it_has_when_the_run_is_stopped(tmp_path: P
     build.add("stoppable", num_batches=40, batch_s=0.05)
     engine = start(build.plan(), tmp_path)
     store = tmp_path / "store"
-    wait_until(
-        lambda: any(run.status().nodes["stoppable"].done for run in runs.all_runs(Store(store)))
-    )
+
+    def has_begun() -> bool:
+        nodes = [run.status().nodes.get("stoppable") for run in runs.all_runs(Store(store))]
+        return any(node is not None and node.done for node in nodes)
+
+    wait_until(has_begun)
     engine.send_signal(signal.SIGTERM)
     assert engine.wait(timeout=10) == 128 + signal.SIGTERM
 

@@ -18,7 +18,7 @@ from engine.artifacts import Artifact, Inputs, Outputs
 from engine.diagnostics import Span, StageError
 from engine.images import ImageBank
 from engine.plugin import ModelUse
-from engine.recipe.benchmarks import find
+from engine.recipe.benchmarks import Shelf
 from engine.recipe.model import BenchmarkSpec
 from engine.stages import collect, evaluate
 from engine.stages.evaluate import AnswersParams, expected_items, write_answers
@@ -114,7 +114,7 @@ PACKS = {
 
 
 def spec_of(name: str) -> BenchmarkSpec:
-    return find(name, package_data.folder("recipes"), Span("here", 1, 1)).spec
+    return Shelf(package_data.folder("recipes")).find(name, Span("here", 1, 1)).spec
 
 
 def saved(folder: Path, rows: Sequence[Row]) -> None:
