@@ -22,11 +22,13 @@ from engine.runtime.machine import Settings
 from engine.runtime.store import Store
 
 if TYPE_CHECKING:
+    from engine.models._known import ModelFinder
     from engine.recipe.model import Experiment
     from engine.rehearsal.recipe import Staged
     from engine.runtime.local import Begin
 
 FOLDER = "rehearsal"  # in a store
+_NOT_ON_THE_HUB = ("pocket/", ".", "/", "~")
 
 
 def add_parser(subparsers: Any) -> None:
@@ -126,6 +128,8 @@ def _staged(args: argparse.Namespace, machine: Settings) -> Staged:
     recipe = Path(args.recipe)
     experiment: Experiment = load_experiment(recipe, args.overrides)
     finder = finder_of(recipe.parent, os.environ)
+    if not machine.is_offline and _fetched_configs(experiment, finder):
+        finder = finder_of(recipe.parent, os.environ)
     fit.check(experiment, finder)
     rehearsed.refuse_what_is_far(experiment, finder, args, is_offline=machine.is_offline)
     if not args.json and not args.quiet:
@@ -141,6 +145,22 @@ def _staged(args: argparse.Namespace, machine: Settings) -> Staged:
         _import_what_nodes_need()
     folder = (machine.store / "cache" / "stand_ins").absolute()
     return stage(experiment, folder, finder, catalog.prompt_text, wishes)
+
+
+def _fetched_configs(experiment: Experiment, finder: ModelFinder) -> bool:
+    """Fetch the configs of models that nothing is known of; tell whether any came."""
+    from engine import hub
+    from engine.forecast import fit
+
+    named = [
+        (model.name, model.revision)
+        for recipe in (experiment.recipe, *experiment.arms.values())
+        for model in fit.named_models(recipe)
+        if not model.name.startswith(_NOT_ON_THE_HUB)
+    ]
+    unknown = [one for one in dict.fromkeys(named) if finder.find(*one) is None]
+    came = [hub.fetch_config(*one) for one in unknown]
+    return any(came)
 
 
 def _import_what_nodes_need() -> None:

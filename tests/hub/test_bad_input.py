@@ -359,6 +359,17 @@ filters:
     assert "hf_of_somebody_else" not in done.stdout + done.stderr
 
 
+def test_a_rehearsal_asks_the_hub_what_a_model_is(hub: Hub, folder: Path):
+    hub.add("models/some/odd", {"config.json": b'{"model_type": "quux"}'})
+    (folder / "mine.yaml").write_text(RECIPE.replace("pocket/base", "some/odd"))
+    done = adapt(folder, hub, "rehearse", "--with-data", "2", "mine.yaml")
+
+    assert done.returncode == 1, done.stderr
+    told = errors(done.stderr)["unknown-model-family"]
+    assert "no model family knows the type of `some/odd`: `quux`" in told
+    assert "base: {model: some/odd" in told
+
+
 def test_a_locked_commit_that_is_gone_names_the_line_of_the_lock(hub: Hub, folder: Path):
     (folder / "mine.yaml").write_text(RECIPE.replace("[config, split]", "[well]"))
     assert adapt(folder, hub, "lock", "mine.yaml").returncode == 0
