@@ -64,6 +64,7 @@ def test_a_draw_has_the_name_of_its_request_and_not_of_its_place():
     assert found["same"] == [found["hot"][0]] * 2
     assert found["other"] != found["hot"]
     assert found["narrow"] == found["greedy"] != found["hot"]
+    assert found["many"] == [None] * 300  # more prompts than one step of the engine reads
     for text in found["json"]:
         written = json.loads(text)
         assert written["answer"] in ("yes", "no")
