@@ -97,14 +97,7 @@ def _unfit(planned: Planned, there: Iterable[Reference]) -> list[Diagnostic]:
     """Look at the configs of models that nothing was known of before: they are small."""
     from engine.recipe.load import load_experiment
 
-    finder = finder_of(planned.folder, os.environ)
-    unknown = [
-        item
-        for item in there
-        if item.kind == "model" and finder.find(item.name, item.revision) is None
-    ]
-    came = [hub.fetch_config(item.name, item.revision) for item in unknown]
-    if not any(came):
+    if not fetch_configs(there, finder_of(planned.folder, os.environ)):
         return []
     try:
         experiment = load_experiment(planned.recipe, planned.overrides)
@@ -112,6 +105,14 @@ def _unfit(planned: Planned, there: Iterable[Reference]) -> list[Diagnostic]:
     except RequestError as error:
         return list(error.diagnostics)
     return []
+
+
+def fetch_configs(there: Iterable[Reference], finder: ModelFinder) -> bool:
+    """Fetch the configs of models that nothing is known of; tell whether any came."""
+    models = [item for item in dict.fromkeys(there) if item.kind == "model"]
+    unknown = [item for item in models if finder.find(item.name, item.revision) is None]
+    came = [hub.fetch_config(item.name, item.revision) for item in unknown]
+    return any(came)
 
 
 def _listed(absent: Absent) -> str:

@@ -195,8 +195,13 @@ def _disk(ground: Ground, downloads_gb: float) -> Iterator[Diagnostic]:
     elif downloads_gb > (machine.free_disk_gb(cache) or downloads_gb):
         message = f"models of {downloads_gb:,.0f} GB are to be downloaded to {cache}"
         yield Diagnostic("disk-too-small", f"{message}, which has no room", hint="set HF_HOME")
-    if free_gb is not None and artifacts_gb > free_gb:
-        message = f"{artifacts_gb:,.1f} GB or more are to be written, {free_gb:,.1f} GB are free"
+    yield from no_room(artifacts_gb, free_gb, store)
+
+
+def no_room(needed_gb: float, free_gb: float | None, store: Path) -> Iterator[Diagnostic]:
+    """Yield why a disk is too small for what is to be written, if it is known to be."""
+    if free_gb is not None and needed_gb > free_gb:
+        message = f"{needed_gb:,.1f} GB or more are to be written, {free_gb:,.1f} GB are free"
         hint = "make room, or choose another folder with --store"
         yield Diagnostic("disk-too-small", f"{message} at {store}", hint=hint)
 

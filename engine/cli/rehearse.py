@@ -22,13 +22,11 @@ from engine.runtime.machine import Settings
 from engine.runtime.store import Store
 
 if TYPE_CHECKING:
-    from engine.models._known import ModelFinder
     from engine.recipe.model import Experiment
     from engine.rehearsal.recipe import Staged
     from engine.runtime.local import Begin
 
 FOLDER = "rehearsal"  # in a store
-_NOT_ON_THE_HUB = ("pocket/", ".", "/", "~")
 
 
 def add_parser(subparsers: Any) -> None:
@@ -120,16 +118,21 @@ def _variables(machine: Settings) -> Mapping[str, str]:
 
 def _staged(args: argparse.Namespace, machine: Settings) -> Staged:
     from engine import catalog
+    from engine.cli import absent
     from engine.forecast import fit
     from engine.models._known import finder_of
+    from engine.plan import lock
     from engine.recipe.load import load_experiment
     from engine.rehearsal.recipe import NUM_ITEMS, NUM_ROWS, Wishes, stage
 
     recipe = Path(args.recipe)
     experiment: Experiment = load_experiment(recipe, args.overrides)
     finder = finder_of(recipe.parent, os.environ)
-    if not machine.is_offline and _fetched_configs(experiment, finder):
-        finder = finder_of(recipe.parent, os.environ)
+    if not machine.is_offline:
+        arms = (experiment.recipe, *experiment.arms.values())
+        named = [reference for arm in arms for reference, _ in lock.asked(arm)]
+        if absent.fetch_configs(named, finder):
+            finder = finder_of(recipe.parent, os.environ)
     fit.check(experiment, finder)
     rehearsed.refuse_what_is_far(experiment, finder, args, is_offline=machine.is_offline)
     if not args.json and not args.quiet:
@@ -145,22 +148,6 @@ def _staged(args: argparse.Namespace, machine: Settings) -> Staged:
         _import_what_nodes_need()
     folder = (machine.store / "cache" / "stand_ins").absolute()
     return stage(experiment, folder, finder, catalog.prompt_text, wishes)
-
-
-def _fetched_configs(experiment: Experiment, finder: ModelFinder) -> bool:
-    """Fetch the configs of models that nothing is known of; tell whether any came."""
-    from engine import hub
-    from engine.forecast import fit
-
-    named = [
-        (model.name, model.revision)
-        for recipe in (experiment.recipe, *experiment.arms.values())
-        for model in fit.named_models(recipe)
-        if not model.name.startswith(_NOT_ON_THE_HUB)
-    ]
-    unknown = [one for one in dict.fromkeys(named) if finder.find(*one) is None]
-    came = [hub.fetch_config(*one) for one in unknown]
-    return any(came)
 
 
 def _import_what_nodes_need() -> None:

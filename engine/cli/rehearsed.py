@@ -12,7 +12,6 @@ from engine.runtime import outlook
 from engine.runtime.store import Store
 
 if TYPE_CHECKING:
-    from engine.cli.outlays import Outlay
     from engine.cli.run import Session
     from engine.models._known import ModelFinder
     from engine.recipe.model import Experiment
@@ -70,26 +69,15 @@ def _far_models(experiment: Experiment, finder: ModelFinder) -> Iterator[Diagnos
 
 def warnings_of_a_run(recipe: str, changes: Sequence[str], store: Store) -> list[Diagnostic]:
     """Return what would stop a run of the recipe here though its rehearsal goes well."""
-    from engine.cli import outlays
+    from engine.cli import outlays, preflight
 
     try:
         planned = planning.load_plan(recipe, changes, store)
     except RequestError:  # data that is not here, which is told where its rows are made up
         return []
     found = outlays.outlay(planned, outlook.look(planned.plan, store), store)
-    return [*found.warnings, *no_room(found)]
-
-
-def no_room(found: Outlay) -> list[Diagnostic]:
-    """Return the warning that a run would fill the disk."""
     needed_gb = found.sums.get("disk_gb", 0.0)
-    if found.free_gb is None or needed_gb <= found.free_gb:
-        return []
-    message = (
-        f"a run writes about {needed_gb:.1f} GB as far as is known, "
-        f"and {found.free_gb:.1f} GB are free at the store"
-    )
-    return [Diagnostic("disk-too-small", message, hint="make room, or name another `--store`")]
+    return [*found.warnings, *preflight.no_room(needed_gb, found.free_gb, store.root)]
 
 
 def to_json(staged: Staged, args: argparse.Namespace) -> dict[str, Any]:
@@ -97,20 +85,14 @@ def to_json(staged: Staged, args: argparse.Namespace) -> dict[str, Any]:
     made_up = [name for name in staged.sources.values() if name.startswith("made-up")]
     unchecked = list(staged.unchecked)
     unchecked += [_NO_DATA] if made_up else []
-    unchecked += (
-        _NO_MODELS if any(" small " in f" {one} " for one in staged.models.values()) else ()
-    )
+    is_small = any(what.startswith("a small ") for what in staged.models.values())
+    unchecked += _NO_MODELS if is_small else ()
     return {
         "models": dict(staged.models),
         "rows": dict(staged.sources),
         "warnings": [found.to_json() for found in staged.warnings],
         "unchecked": [*unchecked, _NO_RESULT],
     }
-
-
-def is_small(what: str) -> bool:
-    """Tell whether what is said of a model is that another stands in for it."""
-    return what.startswith("a small ")
 
 
 def told(session: Session, recipe: str, code: int) -> str:

@@ -13,6 +13,7 @@ from engine.forecast.load import GIGA
 from engine.models._facts import PARTS, Architecture
 from engine.models._known import KnownModel, ModelFinder
 from engine.plan.estimate import Forecast
+from engine.plan.lock import mappings_in
 from engine.plan.stage import Node
 
 ELSEWHERE = "openai"  # the backend whose models run on another machine
@@ -50,7 +51,7 @@ def models_of(node: Node) -> Iterator[Mapping[str, Any]]:
     if node.stage in ("report", "collect"):  # the report repeats the recipe as text
         return
     # Of the tower of an original LLaVA often no more than its config is read.
-    values = [node.params] if node.stage == "convert" else _walk(node.params)
+    values = [node.params] if node.stage == "convert" else mappings_in(node.params)
     for value in values:
         is_model = isinstance(value.get("model"), str) and "revision" in value
         if is_model and backend_of(value) != ELSEWHERE:
@@ -85,12 +86,3 @@ def _loaded_gb(known: KnownModel, use: Mapping[str, Any]) -> float:
     if model is None or backend.get("quantization") or "quantization_config" in known.config:
         return 0.0
     return _BYTES.get(str(backend.get("dtype")), 2) * model.num_parameters / GIGA
-
-
-def _walk(value: Any) -> Iterator[Mapping[str, Any]]:
-    """Yield every mapping inside a JSON value."""
-    if isinstance(value, Mapping):
-        yield value
-        value = tuple(value.values())
-    for item in value if isinstance(value, list | tuple) else ():
-        yield from _walk(item)

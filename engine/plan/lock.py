@@ -72,7 +72,7 @@ def of_plan(plan: Plan) -> dict[str, str | None]:
         found |= {f"prompt {name}": keys.text_digest(text) for name, text in node.prompts.items()}
         found |= dict(_of_pins(node.id, node.preimage["pins"]))
         if node.stage != _REPORT:
-            for use in _walk(node.params):
+            for use in mappings_in(node.params):
                 found |= dict(_of_plugin(use))
     return found
 
@@ -81,7 +81,7 @@ def references(plan: Plan) -> dict[Reference, str]:
     """Return what a plan takes from a hub, each with the first node that does."""
     found: dict[Reference, str] = {}
     for node in plan.nodes:
-        for value in _walk(node.params) if node.stage != _REPORT else ():
+        for value in mappings_in(node.params) if node.stage != _REPORT else ():
             for reference in references_in(value):
                 found.setdefault(reference, node.id)
     return found
@@ -249,10 +249,10 @@ def _fields(value: Any) -> Mapping[str, Any]:
     return {f.name: getattr(value, f.name) for f in dataclasses.fields(value) if f.compare}
 
 
-def _walk(value: Any) -> Iterator[Mapping[str, Any]]:
+def mappings_in(value: Any) -> Iterator[Mapping[str, Any]]:
     """Yield every mapping inside a JSON value."""
     if isinstance(value, Mapping):
         yield value
         value = tuple(value.values())
     for item in value if isinstance(value, list | tuple) else ():
-        yield from _walk(item)
+        yield from mappings_in(item)

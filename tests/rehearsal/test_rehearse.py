@@ -11,8 +11,7 @@ import pytest
 from engine import package_data, plugin
 from engine.backends import Request
 from engine.backends.stand_in import plain
-from engine.cli.outlays import Outlay
-from engine.cli.rehearsed import no_room
+from engine.cli.preflight import no_room
 from engine.records import user
 from engine.rehearsal import formats, rows
 from engine.sources import Row, SourceContext
@@ -217,12 +216,10 @@ def test_what_cannot_be_asked_for(
 
 
 def test_a_full_disk_is_told_before_a_run_finds_it():
-    found = no_room(Outlay({}, None, {"disk_gb": 40.0}, {}, 12.5, ()))
-
-    assert [item.message for item in found] == [
-        "a run writes about 40.0 GB as far as is known, and 12.5 GB are free at the store"
+    assert [item.message for item in no_room(40.0, 12.5, Path("s"))] == [
+        "40.0 GB or more are to be written, 12.5 GB are free at s"
     ]
-    assert no_room(Outlay({}, None, {"disk_gb": 4.0}, {}, 12.5, ())) == []
+    assert list(no_room(4.0, 12.5, Path("s"))) == []
 
 
 @pytest.mark.parametrize(
