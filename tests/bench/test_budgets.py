@@ -1,8 +1,9 @@
 """What a question may cost: processor time of whole processes, guarded with room for noise.
 
 The budgets are the promises, in seconds of the machine that they were made on, whose pace is told by
-a fixed piece of plain Python; SLACK is room for noise, times how much slower this one is now. The best of a few runs counts, since a
-neighbour can only make a command dearer; the first one within the promise ends the search.
+a fixed piece of plain Python; there is room for noise, times how much slower this one is now. The
+best of a few runs counts, since a neighbour can only make a command dearer; the first one within the
+promise ends the search. A ratio to other work of the same run has room for noise alone.
 """
 
 from __future__ import annotations
@@ -10,6 +11,7 @@ from __future__ import annotations
 import os
 import re
 import time
+from functools import cache
 from pathlib import Path
 
 import pytest
@@ -20,7 +22,10 @@ from tests.rules import golden
 
 pytestmark = pytest.mark.alone  # it measures
 
-PLAIN_S = 0.09  # of `plain_s` where the budgets hold
+NOISE = 2.0
+# Of `plain_s` where the budgets were made: it takes 1.05 times a second plan of the quickstart (mean of
+# twelve pairs), which took 0.074 to 0.087 s there. The upper end, for it leaves less room.
+PLAIN_S = 0.09
 
 
 def plain_s() -> float:
@@ -31,7 +36,12 @@ def plain_s() -> float:
     return time.process_time() - began
 
 
-SLACK = 2.0 * max(1.0, min(plain_s() for _ in range(5)) / PLAIN_S)
+@cache
+def slack() -> float:
+    """Return how many times a budget a command may take here and now."""
+    return NOISE * max(1.0, min(plain_s() for _ in range(5)) / PLAIN_S)
+
+
 RUNS = 3
 HELP_S, VALIDATE_S, COLD_S, WARM_S, LARGE_S = 0.060, 0.300, 0.300, 0.080, 1.5
 RECIPES = golden.recipe_paths()
@@ -82,30 +92,30 @@ def best(machine: Machine, budget_s: float, *arguments: str, is_cold: bool) -> f
 
 
 def test_help_is_instant(machine: Machine):
-    assert best(machine, HELP_S, "--help", is_cold=False) < HELP_S * SLACK
+    assert best(machine, HELP_S, "--help", is_cold=False) < HELP_S * slack()
 
 
 @pytest.mark.parametrize("recipe", RECIPES, ids=lambda path: path.stem)
 def test_a_recipe_is_validated_within_its_budget(machine: Machine, recipe: Path):
     found = best(machine, VALIDATE_S, "validate", str(recipe), is_cold=True)
 
-    assert found < VALIDATE_S * SLACK
+    assert found < VALIDATE_S * slack()
 
 
 @pytest.mark.parametrize("recipe", PLANNED, ids=lambda path: path.stem)
 def test_a_first_plan_is_within_its_budget(machine: Machine, recipe: Path):
-    assert best(machine, COLD_S, "plan", str(recipe), is_cold=True) < COLD_S * SLACK
+    assert best(machine, COLD_S, "plan", str(recipe), is_cold=True) < COLD_S * slack()
 
 
 @pytest.mark.parametrize("recipe", PLANNED, ids=lambda path: path.stem)
 def test_a_second_plan_is_within_its_budget(machine: Machine, recipe: Path):
     machine.cpu_s("plan", str(recipe))
 
-    assert best(machine, WARM_S, "plan", str(recipe), is_cold=False) < WARM_S * SLACK
+    assert best(machine, WARM_S, "plan", str(recipe), is_cold=False) < WARM_S * slack()
 
 
 @pytest.mark.parametrize("name", ["wide"])
 def test_ten_thousand_nodes_are_planned_within_their_budget(machine: Machine, name: str):
     recipe = projects.ours(machine.folder / "recipes") / f"{name}.yaml"
 
-    assert best(machine, LARGE_S, "plan", str(recipe), is_cold=True) < LARGE_S * SLACK
+    assert best(machine, LARGE_S, "plan", str(recipe), is_cold=True) < LARGE_S * slack()
