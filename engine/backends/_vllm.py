@@ -61,10 +61,8 @@ class VllmSession(Talk):
         answered: queue.SimpleQueue[tuple[int, Any]] = queue.SimpleQueue()
         try:
             while True:
-                while len(running) < self._engine.max_in_hand and (new := next(waiting, None)):
-                    number, flow = new
-                    running[number] = flow
-                    yield from self._go_on(number, running, None, answered)
+                if self._engine.max_in_hand - len(running) >= self._engine.refill:
+                    yield from self._start(waiting, running, answered)
                 if not running:
                     return
                 number, reply = answered.get()
@@ -73,6 +71,18 @@ class VllmSession(Talk):
             if running:  # the caller wants no more, or something broke
                 self._desk.drop_all()
                 self._engine.drop_all()
+
+    def _start(
+        self,
+        waiting: Iterator[tuple[int, Flow[Result]]],
+        running: dict[int, Flow[Result]],
+        answered: queue.SimpleQueue[tuple[int, Any]],
+    ) -> Iterator[tuple[int, Result]]:
+        """Start flows until the engine has enough in hand."""
+        while len(running) < self._engine.max_in_hand and (new := next(waiting, None)):
+            number, flow = new
+            running[number] = flow
+            yield from self._go_on(number, running, None, answered)
 
     def _go_on(
         self,

@@ -163,6 +163,12 @@ def _prepared(planned: Planned, plan: Plan, store: Store) -> Prepared:
     return Prepared(chosen, view, outlays.outlay(chosen, view, store))
 
 
+def refused(args: argparse.Namespace, machine: Settings, planned: Planned) -> int | None:
+    """Print why this machine cannot run a plan; return the exit code, or None where it can."""
+    store = opening.open_store(machine.store, machine.remote)
+    return _refused(args, machine, _prepared(planned, _chosen(args, planned), store))
+
+
 def _refused(args: argparse.Namespace, machine: Settings, prepared: Prepared) -> int | None:
     from engine.cli import preflight
 

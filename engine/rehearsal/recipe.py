@@ -20,6 +20,7 @@ from engine.recipe.model import (
     Experiment,
     FiltersSpec,
     GeneratorSpec,
+    HoldoutSpec,
     MixSpec,
     Path_,
     Recipe,
@@ -33,6 +34,7 @@ from engine.sources._columns import RowParams
 NUM_ROWS = 16
 NUM_ITEMS = 6  # of a benchmark
 NUM_STEPS = 2
+HELD_OUT = 4  # one pair of so many is held out
 BATCH_ROWS = 2
 ITSELF = "itself"
 _VERSION = 1  # of stand-in models: moves their folders
@@ -129,6 +131,7 @@ class _Maker:
             source=None if recipe.source is None else self._source(recipe, ("source",)),
             mix=self._mix(recipe),
             training=_shortened(recipe.training),
+            benchmarks=replace(recipe.benchmarks, holdout=self._holdout()),
             benchmark_specs=specs,
         )
         if self._wishes.with_models:
@@ -141,6 +144,10 @@ class _Maker:
             ),
             base=self._base(recipe),
         )
+
+    def _holdout(self) -> HoldoutSpec:
+        """Return what holds out some of a few pairs; the recipe's share of them may be none."""
+        return HoldoutSpec(share=1.0, max_items=max(1, self._wishes.num_rows // HELD_OUT))
 
     def _base(self, recipe: Recipe) -> BaseSpec:
         base = recipe.base

@@ -1,8 +1,8 @@
 """How fast the stage `generate` and the judge are on vLLM, against the bare engine.
 
-    <python with vLLM> -m tests.bench.generate_speed [--rounds 3] [--rows 600] [--temperature 0]
+    <python with vLLM> -m tests.bench.generate_speed [--rounds 3] [--rows 2000] [--temperature 0]
 
-In turns, with the same pairs and settings, on two engines of one process:
+With the same pairs and settings, each in a process of its own and in turns:
 
 * `bare`: `LLM.generate` of all prompts at once, images and all;
 * `chunks`: the same in chunks of 500 rows, as the reference code does, each waiting for its slowest;
@@ -11,10 +11,15 @@ In turns, with the same pairs and settings, on two engines of one process:
 * `score`: the judge scores the labels in one prefill, the few-shot prompt shared;
 * `shards`: the same in shards of 256, as the stage `filter` asks.
 
-Only the work is timed, not the start of an engine; caches are emptied before each turn. Prints the
+Only the work is timed, not the start of an engine: once to warm up, then twice with empty caches. A
+second engine in the process would take from the first though it has nothing to do. Prints the
 median of each ratio of one round, in seconds of the wall and of all processors. The pocket
 synthesizer's likeliest answers are of much the same length; above temperature 0 they differ, as
 those of large models do, and a chunk waits for its longest.
+
+`--only steps` counts what the engine does instead: on a CPU a step takes about as long as it has
+answers in work, on a GPU about as long for few as for many, and a loop of chunks has few in work
+while it waits.
 """
 
 from __future__ import annotations
@@ -23,9 +28,12 @@ import argparse
 import json
 import os
 import statistics
+import subprocess
+import sys
 import tempfile
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -41,6 +49,9 @@ NUM_SEQS = 256
 NUM_SHOTS = 8
 MAX_NEW = 500
 LABELS = (" Yes", " No", " Open")
+GENERATING = ("bare", "chunks", "stage")
+JUDGING = ("label", "score", "shards")
+REPEATS = 2
 Times = dict[str, float]
 
 
@@ -197,60 +208,123 @@ def score(session: Any, asked: list[Request]) -> int:
     return len(session.score([Choices(one, LABELS) for one in asked]))
 
 
-def generating(rows: int, rounds: int, temperature: float) -> list[dict[str, Times]]:
-    """Time the synthesizer, round after round."""
+Turn = tuple[Callable[[], int], Callable[[], None]]  # the work, and what empties the caches
+
+
+@contextmanager
+def opened(name: str, rows: int, temperature: float) -> Iterator[Turn]:
+    """Open the engine of one turn, and close it."""
+    model = "synthesizer" if name in GENERATING else "judge"
+    is_session = name in ("stage", "score", "shards")
+    settings = {"block_size": 32} if model == "synthesizer" else {"enable_prefix_caching": False}
+    engine = session_of(model) if is_session else bare_engine(model, **settings)
     with tempfile.TemporaryDirectory() as folder:
-        pairs = Pairs(Path(folder), rows)
-        engine, session = bare_engine("synthesizer", block_size=32), session_of("synthesizer")
-        turns: dict[str, Callable[[], int]] = {
+        pairs = Pairs(Path(folder), rows if name in GENERATING else 0)
+        asked = [] if name in GENERATING else items(rows)
+        works: dict[str, Callable[[], int]] = {
             "bare": lambda: bare(engine, pairs, rows, temperature),
-            "stage": lambda: stage(session, pairs, temperature),
             "chunks": lambda: bare(engine, pairs, CHUNK, temperature),
+            "stage": lambda: stage(engine, pairs, temperature),
+            "label": lambda: label(engine, asked),
+            "score": lambda: score(engine, asked),
+            "shards": lambda: sum(score(engine, list(some)) for some in cut(asked, SHARD_ROWS)),
         }
-        found = in_turns(turns, rounds, engine, session)
-        session.close()
-    return found
+        yield works[name], (lambda: forget(engine, is_session=is_session))
+    if is_session:
+        engine.close()
+    else:
+        engine.llm_engine.engine_core.shutdown()  # or the process waits for it at its end
 
 
-def judging(rows: int, rounds: int) -> list[dict[str, Times]]:
-    """Time the judge, round after round."""
-    asked = items(rows)
-    engine = bare_engine("judge", enable_prefix_caching=False)
-    session = session_of("judge")
-    turns: dict[str, Callable[[], int]] = {
-        "label": lambda: label(engine, asked),
-        "score": lambda: score(session, asked),
-        "shards": lambda: sum(score(session, list(some)) for some in cut(asked, SHARD_ROWS)),
-    }
-    found = in_turns(turns, rounds, engine, session)
-    print(f"judge: {session.num_cached_tokens} of {session.num_prompt_tokens} tokens from cache")
-    session.close()
-    return found
-
-
-def in_turns(
-    turns: dict[str, Callable[[], int]], rounds: int, engine: Any, session: Any
-) -> list[dict[str, Times]]:
-    """Run turns in changing order, after one round that warms up; print each."""
+def forget(engine: Any, *, is_session: bool) -> None:
+    """Empty the caches of an engine."""
     import asyncio
 
-    async def forget() -> None:
-        core = session._engine.core
+    async def empty() -> None:
+        core = engine._engine.core
         await core.reset_prefix_cache()
         await core.reset_mm_cache()
 
+    if is_session:
+        asyncio.run_coroutine_threadsafe(empty(), engine._engine.loop).result()
+    else:
+        engine.reset_prefix_cache()
+        engine.reset_mm_cache()
+
+
+def turn(name: str, rows: int, temperature: float) -> Times:
+    """Time one turn in this process: the mean of a few, after one that warms up."""
     found = []
-    for number in range(rounds + 1):
+    with opened(name, rows, temperature) as (work, empty):
+        for _ in range(1 + REPEATS):
+            empty()
+            found.append(timed(work))
+    return {key: statistics.mean(one[key] for one in found[1:]) for key in found[0]}
+
+
+def in_turns(names: Sequence[str], wanted: argparse.Namespace) -> list[dict[str, Times]]:
+    """Time turns in changing order, each in a process of its own; print each."""
+    found = []
+    for number in range(wanted.rounds):
         times = {}
-        for name in sorted(turns, reverse=bool(number % 2)):
-            engine.reset_prefix_cache()
-            engine.reset_mm_cache()
-            asyncio.run_coroutine_threadsafe(forget(), session._engine.loop).result()
-            times[name] = timed(turns[name])
+        for name in sorted(names, reverse=bool(number % 2)):
+            words = ["--turn", name, "--rows", wanted.rows, "--temperature", wanted.temperature]
+            done = subprocess.run(
+                [sys.executable, "-m", "tests.bench.generate_speed", *map(str, words)],
+                stdout=subprocess.PIPE,
+                text=True,
+                check=True,
+            )
+            times[name] = json.loads(done.stdout.splitlines()[-1])
             told = " ".join(f"{key} {value:.2f}" for key, value in times[name].items())
             print(f"round {number} {name}: {told}", flush=True)
         found.append(times)
-    return found[1:]
+    return found
+
+
+def counting(rows: int, temperature: float) -> dict[str, float]:
+    """Return how many times the steps of the stage the bare engine takes, at once and in chunks."""
+    counts = {}
+    with tempfile.TemporaryDirectory() as folder:
+        pairs = Pairs(Path(folder), rows)
+        engine = bare_engine("synthesizer", block_size=32, disable_log_stats=False)
+        for name, chunk in (("bare", rows), ("chunks", CHUNK)):
+            before = num_steps()
+            bare(engine, pairs, chunk, temperature)
+            counts[name] = num_steps() - before
+        engine.llm_engine.engine_core.shutdown()
+        with counted():
+            session = session_of("synthesizer")
+        before = num_steps()
+        stage(session, pairs, temperature)
+        counts["stage"] = num_steps() - before
+        session.close()
+    print(f"steps: {counts}")
+    return {
+        f"{name}/stage steps": round(counts[name] / counts["stage"], 3)
+        for name in ("bare", "chunks")
+    }
+
+
+@contextmanager
+def counted() -> Iterator[None]:
+    """Let the engine of a session count its steps, which it leaves out where nobody looks."""
+    from vllm.v1.engine.async_llm import AsyncLLM
+
+    quiet = AsyncLLM.from_vllm_config
+    AsyncLLM.from_vllm_config = lambda config, **_: quiet(config, disable_log_stats=False)
+    try:
+        yield
+    finally:
+        AsyncLLM.from_vllm_config = quiet
+
+
+def num_steps() -> int:
+    """Return how many steps the engines of this process have taken, by their own count."""
+    from vllm.v1.metrics.reader import get_metrics_snapshot
+
+    counts = [m.count for m in get_metrics_snapshot() if m.name == "vllm:iteration_tokens_total"]
+    return int(sum(counts))
 
 
 def ratio(found: list[dict[str, Times]], over: str, under: str, key: str) -> float:
@@ -262,23 +336,29 @@ def main() -> None:
     """Measure, and print the ratios."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--rounds", type=int, default=3)
-    parser.add_argument("--rows", type=int, default=600)
+    parser.add_argument("--rows", type=int, default=2000)
     parser.add_argument("--temperature", type=float, default=0.0)
-    parser.add_argument("--only", choices=("generate", "judge"))
+    parser.add_argument("--only", choices=("generate", "judge", "steps"))
+    parser.add_argument("--turn", choices=(*GENERATING, *JUDGING), help=argparse.SUPPRESS)
     wanted = parser.parse_args()
     os.environ.setdefault("VLLM_CPU_KVCACHE_SPACE", "1")
+    if wanted.turn:
+        print(json.dumps(turn(wanted.turn, wanted.rows, wanted.temperature)))
+        return
     ratios: dict[str, float] = {}
 
     def tell(found: list[dict[str, Times]], over: str, under: str) -> None:
         for clock in ("wall", "cpu"):
             ratios[f"{over}/{under} {clock}"] = round(ratio(found, over, under, clock), 3)
 
-    if wanted.only != "judge":
-        found = generating(wanted.rows, wanted.rounds, wanted.temperature)
+    if wanted.only in (None, "generate"):
+        found = in_turns(GENERATING, wanted)
         tell(found, "bare", "stage")
         tell(found, "chunks", "stage")
-    if wanted.only != "generate":
-        found = judging(wanted.rows, wanted.rounds)
+    if wanted.only in (None, "steps"):
+        ratios |= counting(wanted.rows, wanted.temperature)
+    if wanted.only in (None, "judge"):
+        found = in_turns(JUDGING, wanted)
         tell(found, "label", "shards")
         tell(found, "score", "shards")
     print(json.dumps(ratios))

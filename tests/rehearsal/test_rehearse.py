@@ -199,7 +199,7 @@ def test_data_that_is_not_here_is_told_with_its_line(recipe: Path, rehearser: Re
     ("flags", "told"),
     [
         (("--with-data", "4", "--offline"), "reads `owner/name` of the hub"),
-        (("--with-models", "--device", "cpu"), "this machine has no NVIDIA GPU"),
+        (("--with-models",), "runs `Qwen/Qwen2-VL-2B-Instruct`, whose weights are not on this"),
         (("--executor", "slurm"), "runs on this machine, not on `slurm`"),
         (("--with-data", "0"), "takes 1 or more rows"),
     ],
