@@ -17,7 +17,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import NamedTuple
 
-from engine.cli import absent, blamed, errors, installed, planning
+from engine.cli import absent, blamed, errors, installed, planning, tables
 from engine.cli.frozen import VLLM
 from engine.cli.outlays import Outlay
 from engine.cli.planning import Planned
@@ -201,7 +201,8 @@ def _disk(ground: Ground, downloads_gb: float) -> Iterator[Diagnostic]:
 def no_room(needed_gb: float, free_gb: float | None, store: Path) -> Iterator[Diagnostic]:
     """Yield why a disk is too small for what is to be written, if it is known to be."""
     if free_gb is not None and needed_gb > free_gb:
-        message = f"{needed_gb:,.1f} GB or more are to be written, {free_gb:,.1f} GB are free"
+        needed, free = tables.size(needed_gb * 1e9), tables.size(free_gb * 1e9)
+        message = f"{needed} or more are to be written, {free} are free"
         hint = "make room, or choose another folder with --store"
         yield Diagnostic("disk-too-small", f"{message} at {store}", hint=hint)
 

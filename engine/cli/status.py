@@ -46,7 +46,7 @@ def run(args: argparse.Namespace) -> int:
     store = settings.open_store(args, os.environ)
     found = chosen_run(store, args.run)
     if args.logs is not None:
-        return _print_log(found, args.logs, follow=args.follow)
+        return _print_log(_maker(found, args.logs, store), args.logs, follow=args.follow)
     if args.follow:
         return _follow(found, store, as_json=args.json)
     seen = overview.of_run(found, store)
@@ -128,6 +128,23 @@ def _follow(run: Run, store: Store, *, as_json: bool) -> int:
     else:
         print(f"run {run.id}: {state}")
     return 0
+
+
+def _maker(run: Run, node_id: str, store: Store) -> Run:
+    """Return the run whose log tells of a node: an earlier one where the node was cached."""
+    if run.log_path(node_id).exists() or run.status().nodes.get(node_id) is None:
+        return run
+    key = _key_of(run, node_id)
+    before = [one for one in runs.all_runs(store) if one.log_path(node_id).exists()]
+    made = next((one for one in reversed(before) if _key_of(one, node_id) == key), None)
+    if made is None or key is None:
+        return run
+    print(f"`{node_id}` did not run in {run.id}; {made.id} made it:", file=sys.stderr)
+    return made
+
+
+def _key_of(run: Run, node_id: str) -> str | None:
+    return next((node.key for node in overview.plan_of(run).nodes if node.id == node_id), None)
 
 
 def _print_log(run: Run, node_id: str, *, follow: bool) -> int:

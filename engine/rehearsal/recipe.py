@@ -37,7 +37,7 @@ NUM_STEPS = 2
 HELD_OUT = 4  # one pair of so many is held out
 BATCH_ROWS = 2
 ITSELF = "itself"
-_VERSION = 1  # of stand-in models: moves their folders
+_VERSION = 2  # of stand-in models: moves their folders
 _LOCAL = (".", "/", "~")
 _PLACES = (
     "path",

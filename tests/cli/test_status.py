@@ -70,6 +70,26 @@ def test_the_log_of_a_node_is_printed(run: Run, capsys: pytest.CaptureFixture[st
     assert capsys.readouterr().out == "about to fail\n"
 
 
+def test_the_log_of_a_cached_node_is_that_of_the_run_that_made_it(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+):
+    recipe = tmp_path / "fake.yaml"
+    recipe.write_text("recipe: 1\n")
+    for note in ("", "other", ""):
+        build = PlanBuilder()
+        build.add("count", note=note)
+        run_fake(build.plan(), recipe, tmp_path / "store")
+    first, other, last = runs.all_runs(Store(tmp_path / "store"))
+    assert other.log_path("count").exists(), "made under another key"
+    first.log_path("count").write_text("counted\n")
+    capsys.readouterr()
+
+    assert status(last, "--logs", "count") == 0
+    told = capsys.readouterr()
+    assert told.out == "counted\n"
+    assert told.err == f"`count` did not run in {last.id}; {first.id} made it:\n"
+
+
 def test_following_a_run_that_ended_shows_it_and_returns(
     run: Run, capsys: pytest.CaptureFixture[str]
 ):

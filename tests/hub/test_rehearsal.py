@@ -10,7 +10,6 @@ import pytest
 
 from tests.hub import loopback
 from tests.hub.loopback import Hub
-from tests.hub.test_download import rows
 from tests.hub.test_lock import adapt
 from tests.models import tiny
 
@@ -29,6 +28,19 @@ benchmarks: {domain: [holdout]}
 REHEARSE = ("rehearse", "mine.yaml", "--device", "cpu")
 
 
+def pairs(folder: Path) -> bytes:
+    """Return a Parquet file of pictures of some colours with captions."""
+    import datasets
+
+    colours = ("red", "green", "blue", "black")
+    pictures = [{"bytes": tiny.picture(colour), "path": None} for colour in colours]
+    kinds = {"image": datasets.Image(), "text": datasets.Value("string")}
+    captions = [f"A {colour} field." for colour in colours]
+    table = {"image": pictures, "text": captions}
+    datasets.Dataset.from_dict(table, datasets.Features(kinds)).to_parquet(folder / "rows.parquet")
+    return (folder / "rows.parquet").read_bytes()
+
+
 @pytest.fixture
 def hub(tmp_path: Path) -> Iterator[Hub]:
     model = tiny.idefics3(tmp_path / "tiny")
@@ -37,7 +49,7 @@ def hub(tmp_path: Path) -> Iterator[Hub]:
     with loopback.serving() as hub:
         hub.add("models/some/base", {path.name: path.read_bytes() for path in model.iterdir()})
         hub.add("models/some/giant", {"config.json": json.dumps(config).encode()})
-        hub.add("datasets/some/rows", {"train.parquet": rows("old", tmp_path)})
+        hub.add("datasets/some/rows", {"train.parquet": pairs(tmp_path)})
         yield hub
 
 
