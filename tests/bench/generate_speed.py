@@ -1,11 +1,11 @@
 """How fast the stage `generate` and the judge are on vLLM, against the bare engine.
 
-    <python with vLLM> -m tests.bench.generate_speed [--rounds 3] [--rows 2000] [--temperature 0]
+    <python with vLLM> -m tests.bench.generate_speed [--rounds 3] [--rows 2000] [--temperature 0] [--seqs 256]
 
 With the same pairs and settings, each in a process of its own and in turns:
 
 * `bare`: `LLM.generate` of all prompts at once, images and all;
-* `chunks`: the same in chunks of 500 rows, as the reference code does, each waiting for its slowest;
+* `chunks`: the same in chunks of 500 rows (1.95 batches), as the reference code does, each waiting for its slowest;
 * `stage`: the stage `generate`, from pairs on the disk to tasks on the disk, journal included;
 * `label`: the judge writes its label as text after a few-shot prompt, without a prefix cache;
 * `score`: the judge scores the labels in one prefill, the few-shot prompt shared;
@@ -35,7 +35,7 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from engine import images, package_data
 from engine.backends import Choices, ModelFiles, Request
@@ -44,8 +44,7 @@ from engine.pocket import captions, facts, judge_items, shapes
 from engine.records import Kind, Meta, pair, user
 from engine.stages._filtering import SHARD_ROWS
 
-CHUNK = 500
-NUM_SEQS = 256
+CHUNK, NUM_SEQS = 500, 256  # of the reference code; `--seqs` keeps their proportion
 NUM_SHOTS = 8
 MAX_NEW = 500
 LABELS = (" Yes", " No", " Open")
@@ -53,6 +52,19 @@ GENERATING = ("bare", "chunks", "stage")
 JUDGING = ("label", "score", "shards")
 REPEATS = 2
 Times = dict[str, float]
+
+
+class Load(NamedTuple):
+    """How much there is to do, and how many at once."""
+
+    rows: int
+    temperature: float
+    seqs: int
+
+    @property
+    def chunk(self) -> int:
+        """Rows of a chunk."""
+        return round(self.seqs * CHUNK / NUM_SEQS)
 
 
 def timed(work: Callable[[], int]) -> Times:
@@ -100,14 +112,14 @@ class Pairs:
             yield {"prompt": text, "multi_modal_data": {"image": images.decode(picture)}}
 
 
-def bare_engine(model: str, **settings: Any) -> Any:
+def bare_engine(model: str, seqs: int, **settings: Any) -> Any:
     """Start vLLM's own offline engine with the settings that the backend uses."""
     from vllm import LLM
 
     return LLM(
         str(package_data.pocket_model(model)),
         dtype="float32",
-        max_num_seqs=NUM_SEQS,
+        max_num_seqs=seqs,
         enforce_eager=True,
         enable_chunked_prefill=False,
         generation_config="vllm",
@@ -115,13 +127,13 @@ def bare_engine(model: str, **settings: Any) -> Any:
     )
 
 
-def session_of(model: str) -> Any:
+def session_of(model: str, seqs: int) -> Any:
     """Open a session as a stage would."""
     from engine.backends.vllm import PLUGIN
     from engine.plan.stage import Machine
 
     files = ModelFiles(str(package_data.pocket_model(model)))
-    return PLUGIN.open(files, PLUGIN.params(max_num_seqs=NUM_SEQS), Machine())
+    return PLUGIN.open(files, PLUGIN.params(max_num_seqs=seqs), Machine())
 
 
 def bare(engine: Any, pairs: Pairs, chunk: int, temperature: float) -> int:
@@ -212,19 +224,22 @@ Turn = tuple[Callable[[], int], Callable[[], None]]  # the work, and what emptie
 
 
 @contextmanager
-def opened(name: str, rows: int, temperature: float) -> Iterator[Turn]:
+def opened(name: str, load: Load) -> Iterator[Turn]:
     """Open the engine of one turn, and close it."""
     model = "synthesizer" if name in GENERATING else "judge"
     is_session = name in ("stage", "score", "shards")
-    settings = {"block_size": 32} if model == "synthesizer" else {"enable_prefix_caching": False}
-    engine = session_of(model) if is_session else bare_engine(model, **settings)
+    settings: dict[str, Any] = {}
+    if not is_session:
+        settings = {"block_size": 32} if name in GENERATING else {"enable_prefix_caching": False}
+    opener = session_of if is_session else bare_engine
+    engine = opener(model, load.seqs, **settings)
     with tempfile.TemporaryDirectory() as folder:
-        pairs = Pairs(Path(folder), rows if name in GENERATING else 0)
-        asked = [] if name in GENERATING else items(rows)
+        pairs = Pairs(Path(folder), load.rows if name in GENERATING else 0)
+        asked = [] if name in GENERATING else items(load.rows)
         works: dict[str, Callable[[], int]] = {
-            "bare": lambda: bare(engine, pairs, rows, temperature),
-            "chunks": lambda: bare(engine, pairs, CHUNK, temperature),
-            "stage": lambda: stage(engine, pairs, temperature),
+            "bare": lambda: bare(engine, pairs, load.rows, load.temperature),
+            "chunks": lambda: bare(engine, pairs, load.chunk, load.temperature),
+            "stage": lambda: stage(engine, pairs, load.temperature),
             "label": lambda: label(engine, asked),
             "score": lambda: score(engine, asked),
             "shards": lambda: sum(score(engine, list(some)) for some in cut(asked, SHARD_ROWS)),
@@ -252,23 +267,24 @@ def forget(engine: Any, *, is_session: bool) -> None:
         engine.reset_mm_cache()
 
 
-def turn(name: str, rows: int, temperature: float) -> Times:
+def turn(name: str, load: Load) -> Times:
     """Time one turn in this process: the mean of a few, after one that warms up."""
     found = []
-    with opened(name, rows, temperature) as (work, empty):
+    with opened(name, load) as (work, empty):
         for _ in range(1 + REPEATS):
             empty()
             found.append(timed(work))
     return {key: statistics.mean(one[key] for one in found[1:]) for key in found[0]}
 
 
-def in_turns(names: Sequence[str], wanted: argparse.Namespace) -> list[dict[str, Times]]:
+def in_turns(names: Sequence[str], load: Load, rounds: int) -> list[dict[str, Times]]:
     """Time turns in changing order, each in a process of its own; print each."""
     found = []
-    for number in range(wanted.rounds):
+    for number in range(rounds):
         times = {}
         for name in sorted(names, reverse=bool(number % 2)):
-            words = ["--turn", name, "--rows", wanted.rows, "--temperature", wanted.temperature]
+            words = ["--turn", name, "--rows", load.rows, "--seqs", load.seqs]
+            words += ["--temperature", load.temperature]
             done = subprocess.run(
                 [sys.executable, "-m", "tests.bench.generate_speed", *map(str, words)],
                 stdout=subprocess.PIPE,
@@ -282,21 +298,21 @@ def in_turns(names: Sequence[str], wanted: argparse.Namespace) -> list[dict[str,
     return found
 
 
-def counting(rows: int, temperature: float) -> dict[str, float]:
+def counting(load: Load) -> dict[str, float]:
     """Return how many times the steps of the stage the bare engine takes, at once and in chunks."""
     counts = {}
     with tempfile.TemporaryDirectory() as folder:
-        pairs = Pairs(Path(folder), rows)
-        engine = bare_engine("synthesizer", block_size=32, disable_log_stats=False)
-        for name, chunk in (("bare", rows), ("chunks", CHUNK)):
+        pairs = Pairs(Path(folder), load.rows)
+        engine = bare_engine("synthesizer", load.seqs, block_size=32, disable_log_stats=False)
+        for name, chunk in (("bare", load.rows), ("chunks", load.chunk)):
             before = num_steps()
-            bare(engine, pairs, chunk, temperature)
+            bare(engine, pairs, chunk, load.temperature)
             counts[name] = num_steps() - before
         engine.llm_engine.engine_core.shutdown()
         with counted():
-            session = session_of("synthesizer")
+            session = session_of("synthesizer", load.seqs)
         before = num_steps()
-        stage(session, pairs, temperature)
+        stage(session, pairs, load.temperature)
         counts["stage"] = num_steps() - before
         session.close()
     print(f"steps: {counts}")
@@ -340,10 +356,12 @@ def main() -> None:
     parser.add_argument("--temperature", type=float, default=0.0)
     parser.add_argument("--only", choices=("generate", "judge", "steps"))
     parser.add_argument("--turn", choices=(*GENERATING, *JUDGING), help=argparse.SUPPRESS)
+    parser.add_argument("--seqs", type=int, default=NUM_SEQS, help="answers in work at once")
     wanted = parser.parse_args()
+    load = Load(wanted.rows, wanted.temperature, wanted.seqs)
     os.environ.setdefault("VLLM_CPU_KVCACHE_SPACE", "1")
     if wanted.turn:
-        print(json.dumps(turn(wanted.turn, wanted.rows, wanted.temperature)))
+        print(json.dumps(turn(wanted.turn, load)))
         return
     ratios: dict[str, float] = {}
 
@@ -352,13 +370,13 @@ def main() -> None:
             ratios[f"{over}/{under} {clock}"] = round(ratio(found, over, under, clock), 3)
 
     if wanted.only in (None, "generate"):
-        found = in_turns(GENERATING, wanted)
+        found = in_turns(GENERATING, load, wanted.rounds)
         tell(found, "bare", "stage")
         tell(found, "chunks", "stage")
     if wanted.only in (None, "steps"):
-        ratios |= counting(wanted.rows, wanted.temperature)
+        ratios |= counting(load)
     if wanted.only in (None, "judge"):
-        found = in_turns(JUDGING, wanted)
+        found = in_turns(JUDGING, load, wanted.rounds)
         tell(found, "label", "shards")
         tell(found, "score", "shards")
     print(json.dumps(ratios))
