@@ -132,7 +132,7 @@ def _follow(run: Run, store: Store, *, as_json: bool) -> int:
 
 def _maker(run: Run, node_id: str, store: Store) -> Run:
     """Return the run whose log tells of a node: an earlier one where the node was cached."""
-    if run.log_path(node_id).exists() or run.status().nodes.get(node_id) is None:
+    if run.status().nodes.get(node_id, NodeStatus()).state != "cached":
         return run
     key = _key_of(run, node_id)
     before = [one for one in runs.all_runs(store) if one.log_path(node_id).exists()]
