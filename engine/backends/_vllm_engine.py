@@ -174,8 +174,8 @@ def _supply(params: Params, machine: Machine) -> tuple[int, int]:
     """Return how many questions are in hand at most, and how many must go before more come.
 
     A GPU gets one batch in work, and one and more waiting, so that no copy of the model runs dry.
-    On a CPU, where each step that takes in a prompt is dear, prompts come in groups, and few wait:
-    a quarter less time with batches of 32 by `tests/bench/generate_speed.py --seqs 32`.
+    On a CPU, where each step that takes in a prompt is dear, prompts come in groups, and few wait
+    (tests/bench/README.md).
     """
     seqs, copies = params.max_num_seqs, params.data_parallel_size
     if machine.device == "cpu":

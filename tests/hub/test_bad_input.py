@@ -98,13 +98,14 @@ print(error.code, retries.kind_of(error))
 
 
 def table(folder: Path, **columns: list[Any]) -> bytes:
-    """Return a Parquet file with pictures and further columns."""
+    """Return a Parquet file with pictures, no two alike, and further columns."""
     import datasets
 
     kinds = {name: datasets.Value("string") for name in columns}
     features = datasets.Features({"image": datasets.Image(), **kinds})
     num_rows = len(next(iter(columns.values())))
-    pictures = [{"bytes": tiny.picture(), "path": None}] * num_rows
+    sizes = [(64 + number, 64) for number in range(num_rows)]
+    pictures = [{"bytes": tiny.picture(size=size), "path": None} for size in sizes]
     made = datasets.Dataset.from_dict({"image": pictures, **columns}, features=features)
     made.to_parquet(folder / "rows.parquet")
     return (folder / "rows.parquet").read_bytes()

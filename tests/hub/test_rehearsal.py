@@ -10,6 +10,7 @@ import pytest
 
 from tests.hub import loopback
 from tests.hub.loopback import Hub
+from tests.hub.test_bad_input import table
 from tests.hub.test_lock import adapt
 from tests.models import tiny
 
@@ -28,28 +29,16 @@ benchmarks: {domain: [holdout]}
 REHEARSE = ("rehearse", "mine.yaml", "--device", "cpu")
 
 
-def pairs(folder: Path) -> bytes:
-    """Return a Parquet file of pictures of some colours with captions."""
-    import datasets
-
-    colours = ("red", "green", "blue", "black")
-    pictures = [{"bytes": tiny.picture(colour), "path": None} for colour in colours]
-    kinds = {"image": datasets.Image(), "text": datasets.Value("string")}
-    captions = [f"A {colour} field." for colour in colours]
-    table = {"image": pictures, "text": captions}
-    datasets.Dataset.from_dict(table, datasets.Features(kinds)).to_parquet(folder / "rows.parquet")
-    return (folder / "rows.parquet").read_bytes()
-
-
 @pytest.fixture
 def hub(tmp_path: Path) -> Iterator[Hub]:
     model = tiny.idefics3(tmp_path / "tiny")
     config = json.loads((model / "config.json").read_text())
     config["text_config"] |= {"hidden_size": 65536, "num_hidden_layers": 512}
+    pairs = table(tmp_path, text=["A red field.", "A green field.", "A blue field."])
     with loopback.serving() as hub:
         hub.add("models/some/base", {path.name: path.read_bytes() for path in model.iterdir()})
         hub.add("models/some/giant", {"config.json": json.dumps(config).encode()})
-        hub.add("datasets/some/rows", {"train.parquet": pairs(tmp_path)})
+        hub.add("datasets/some/rows", {"train.parquet": pairs})
         yield hub
 
 
