@@ -11,7 +11,8 @@ import asyncio
 import gc
 import itertools
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -194,7 +195,8 @@ def _started(config: Any, path: str) -> _Started:
         return AsyncLLM.from_vllm_config(config, disable_log_stats=True)
 
     try:
-        return asyncio.run_coroutine_threadsafe(begin(), loop).result(), loop, thread
+        with _one_process(config):
+            return asyncio.run_coroutine_threadsafe(begin(), loop).result(), loop, thread
     except (RuntimeError, ValueError, OSError, MemoryError) as error:
         loop.call_soon_threadsafe(loop.stop)
         raise StageError(
@@ -202,6 +204,25 @@ def _started(config: Any, path: str) -> _Started:
             hint="its log is in the node's log; too little memory is the usual cause: set "
             "`max_model_len` or `gpu_memory_utilization` of the backend",
         ) from error
+
+
+@contextmanager
+def _one_process(config: Any) -> Iterator[None]:
+    """Let the process that plans the steps of the only model on a CPU take them too.
+
+    vLLM has two, because the threads of OpenMP are bound by the environment that a process starts
+    with; but one that waits for the other keeps a core busy with that. The first one gets that
+    environment here.
+    """
+    from vllm.utils.ompmultiprocessing import OMPProcessManager
+
+    parallel = config.parallel_config
+    if config.device_config.device_type != "cpu" or parallel.world_size_across_dp > 1:
+        yield
+        return
+    parallel.distributed_executor_backend = "uni"
+    with OMPProcessManager(config).configure_omp_envs(rank=0, local_rank=0):
+        yield
 
 
 def _settings(kit: ModelKit, files: ModelFiles, params: Params, machine: Machine) -> dict[str, Any]:

@@ -9,6 +9,7 @@ import json
 import os
 import signal
 import sys
+from collections import Counter
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -70,28 +71,34 @@ def _sampled(session: Any) -> dict[str, Any]:
 
 def base() -> dict[str, Any]:
     """Run flows of several questions, bad requests among them, then let the engine die."""
-    session = opened("vllm", package_data.pocket_model("base"), max_images=2, max_num_seqs=4)
-    pulled = 0
+    session = opened("vllm", package_data.pocket_model("base"), max_images=2, max_num_seqs=16)
+    results: dict[int, list[str]] = {}
+    started_after: Counter[int] = Counter()  # so many had ended -> flows that were started then
 
     def flows() -> Iterator[Flow[list[str]]]:
-        nonlocal pulled
         for number in range(200):
-            pulled += 1
+            started_after[len(results)] += 1
             yield _flow(number)
 
-    ahead, results = 0, {}
     for number, result in session.run(flows()):
         results[number] = result
-        ahead = max(ahead, pulled - len(results))
     alone = [one.text for one in session.generate([_question(3)], GREEDY)]
     bad = session.generate([_broken(), _question(3), _long(), _many(3), _many(2)], GREEDY)
     return {
         "results": [results[number] for number in range(200)],
-        "ahead": ahead,
+        "started": list(started_after.values()),
+        "processes": _engine_processes(),
         "alone": alone,
         "bad": [(one.error, one.text) for one in bad],
         "died": _killed(session),
     }
+
+
+def _engine_processes() -> list[str]:
+    import psutil
+
+    names = [child.name() for child in psutil.Process().children(recursive=True)]
+    return [name for name in names if name.startswith("VLLM")]
 
 
 def _flow(number: int) -> Flow[list[str]]:

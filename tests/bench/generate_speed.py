@@ -1,21 +1,24 @@
 """How fast the stage `generate` and the judge are on vLLM, against the bare engine.
 
-    <python with vLLM> -m tests.bench.generate_speed [--rounds 3] [--rows 2000] [--temperature 0] [--seqs 256]
+    <python with vLLM> -m tests.bench.generate_speed [--rounds 4] [--rows 2000] [--temperature 1]
 
-With the same pairs and settings, each in a process of its own and in turns:
+With the same pairs and settings, each in a process of its own:
 
-* `bare`: `LLM.generate` of all prompts at once, images and all;
-* `chunks`: the same in chunks of 500 rows (1.95 batches), as the reference code does, each waiting for its slowest;
+* `bare`: `LLM.generate` of all prompts at once, their pictures opened before the clock starts;
+* `chunks`: the loop of the reference code: 500 rows at a time (1.95 batches), their pictures opened
+  before the call and once more after it, their rows written, and then the next;
 * `stage`: the stage `generate`, from pairs on the disk to tasks on the disk, journal included;
 * `label`: the judge writes its label as text after a few-shot prompt, without a prefix cache;
 * `score`: the judge scores the labels in one prefill, the few-shot prompt shared;
 * `shards`: the same in shards of 256, as the stage `filter` asks.
 
-Only the work is timed, not the start of an engine: once to warm up, then twice with empty caches. A
-second engine in the process would take from the first though it has nothing to do. Prints the
-median of each ratio of one round, in seconds of the wall and of all processors. The pocket
-synthesizer's likeliest answers are of much the same length; above temperature 0 they differ, as
-those of large models do, and a chunk waits for its longest.
+Only the work is timed, with empty caches, not the start of an engine. They work in turns, and those
+who wait are stopped, since a machine's pace changes from minute to minute. Prints how many times
+longer one takes than another by the wall: the median of all rounds, and each.
+
+Pictures are as large as the samples that come with the reference code. The pocket synthesizer's
+likeliest answers are of much the same length; above temperature 0 they differ, as those of large
+models do, and a chunk waits for its longest.
 
 `--only steps` counts what the engine does instead: on a CPU a step takes about as long as it has
 answers in work, on a GPU about as long for few as for many, and a loop of chunks has few in work
@@ -25,15 +28,18 @@ while it waits.
 from __future__ import annotations
 
 import argparse
+import io
 import json
 import os
+import signal
 import statistics
 import subprocess
 import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
+from itertools import chain
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -50,8 +56,14 @@ MAX_NEW = 500
 LABELS = (" Yes", " No", " Open")
 GENERATING = ("bare", "chunks", "stage")
 JUDGING = ("label", "score", "shards")
-REPEATS = 2
-Times = dict[str, float]
+SIZES = (  # of the 24 samples of the reference code, in pixels
+    *((200, 133), (250, 250), (250, 250), (282, 188), (300, 200), *[(328, 246)] * 5),
+    *((410, 273), (410, 273), (410, 274), (410, 307), (410, 316), (410, 329), (610, 458)),
+    *((606, 808), (860, 573), (748, 997), (960, 960), (960, 960), (1271, 960), (1500, 1034)),
+)
+GRAIN = 3.0  # of 255: files of 52 kB in the mean, as the samples
+TOOK = "seconds:"  # before what a process that takes turns tells
+Work = Callable[[], None]
 
 
 class Load(NamedTuple):
@@ -67,22 +79,6 @@ class Load(NamedTuple):
         return round(self.seqs * CHUNK / NUM_SEQS)
 
 
-def timed(work: Callable[[], int]) -> Times:
-    """Return seconds of the wall and of the processors of all processes, and tokens written."""
-    wall, cpu = time.perf_counter(), cpu_s()
-    written = work()
-    return {"wall": time.perf_counter() - wall, "cpu": cpu_s() - cpu, "tokens": written}
-
-
-def cpu_s() -> float:
-    """Return the processor seconds of this process and all that live below it."""
-    import psutil
-
-    me = psutil.Process()
-    used = [one.cpu_times() for one in [me, *me.children(recursive=True)]]
-    return float(sum(one.user + one.system for one in used))
-
-
 class Pairs:
     """Pictures with captions, on the disk and as prompts."""
 
@@ -92,24 +88,47 @@ class Pairs:
         from tests.stages.talking import rows_artifact
 
         self.folder = folder
-        self.pictures, pairs = [], []
+        self.captions, pairs = [], []
         (folder / "images").mkdir()
         with images.ImageWriter(folder / "images") as writer:
             for index in range(count):
                 scene = shapes.scene(91, "speed", index)
                 rng = random.Random(index)
                 text = captions.caption(facts.renamed_facts(scene, rng), rng, is_scientific=True)
-                picture = images.encode_png(shapes.draw(scene))
-                self.pictures.append((picture, text))
+                picture = _photo(shapes.draw(scene).resize(SIZES[index % len(SIZES)]), index)
+                self.file(index).write_bytes(picture)
+                self.captions.append(text)
                 pairs.append(pair(writer.add(picture), text, Meta(Kind.PAIR, f"p{index}")))
         self.bank = images.ImageBank([folder / "images"])
         self.artifact = rows_artifact(folder / "pairs", pairs=pairs)
 
-    def prompts(self, first: int, last: int) -> Iterator[dict[str, Any]]:
-        """Yield prompts as the bare engine takes them."""
-        for picture, caption in self.pictures[first:last]:
+    def file(self, index: int) -> Path:
+        """Return the place of a picture."""
+        return self.folder / f"{index}.jpg"
+
+    def prompts(self, numbers: Sequence[int]) -> list[dict[str, Any]]:
+        """Open pictures, and return prompts as the bare engine takes them."""
+        made: list[dict[str, Any]] = []
+        for number in numbers:
+            caption = self.captions[number]
             text = f"<|user|><image>Describe the image.<|end|><|assistant|>{caption}<|end|><|user|>"
-            yield {"prompt": text, "multi_modal_data": {"image": images.decode(picture)}}
+            picture = images.decode(self.file(number).read_bytes())
+            made.append({"prompt": text, "multi_modal_data": {"image": picture}})
+        return made
+
+
+def _photo(picture: Any, seed: int) -> bytes:
+    """Return a JPEG file with as much grain as makes it as large as a photograph's."""
+    import numpy as np
+    from PIL import Image
+
+    pixels = np.asarray(picture, dtype=np.float32)
+    grain = np.random.default_rng(seed).normal(0, GRAIN, (*pixels.shape[:2], 1))
+    written = io.BytesIO()
+    Image.fromarray((pixels + grain).clip(0, 255).astype(np.uint8)).save(
+        written, "JPEG", quality=90
+    )
+    return written.getvalue()
 
 
 def bare_engine(model: str, seqs: int, **settings: Any) -> Any:
@@ -136,32 +155,40 @@ def session_of(model: str, seqs: int) -> Any:
     return PLUGIN.open(files, PLUGIN.params(max_num_seqs=seqs), Machine())
 
 
-def bare(engine: Any, pairs: Pairs, chunk: int, temperature: float) -> int:
-    """Generate `chunk` rows at a time; return the tokens written."""
+def asked_rules(number: int, temperature: float) -> Any:
+    """Return how the stage wants an answer drawn."""
     from vllm import SamplingParams
 
-    def rules(number: int) -> Any:
-        return SamplingParams(
-            temperature=temperature,
-            seed=number if temperature else None,
-            max_tokens=MAX_NEW,
-            ignore_eos=True,
-            stop=["<|end|><|end|>"],
-            include_stop_str_in_output=True,
-            skip_special_tokens=False,
-            spaces_between_special_tokens=False,
-        )
-
-    written = 0
-    for first in range(0, len(pairs.pictures), chunk):
-        asked = list(pairs.prompts(first, first + chunk))
-        wanted = [rules(first + place) for place in range(len(asked))]
-        done = engine.generate(asked, wanted, use_tqdm=False)
-        written += sum(len(one.outputs[0].token_ids) for one in done)
-    return written
+    return SamplingParams(
+        temperature=temperature,
+        seed=number if temperature else None,
+        max_tokens=MAX_NEW,
+        ignore_eos=True,
+        stop=["<|end|><|end|>"],
+        include_stop_str_in_output=True,
+        skip_special_tokens=False,
+        spaces_between_special_tokens=False,
+    )
 
 
-def stage(session: Any, pairs: Pairs, temperature: float) -> int:
+def bare(engine: Any, prompts: list[dict[str, Any]], temperature: float) -> None:
+    """Generate everything at once."""
+    rules = [asked_rules(number, temperature) for number in range(len(prompts))]
+    engine.generate(prompts, rules, use_tqdm=False)
+
+
+def chunks(engine: Any, pairs: Pairs, load: Load) -> None:
+    """Generate a chunk at a time and write it, as the reference code does."""
+    with (pairs.folder / "written.jsonl").open("w") as file:
+        for rows in cut(range(load.rows), load.chunk):
+            rules = [asked_rules(number, load.temperature) for number in rows]
+            done = engine.generate(pairs.prompts(rows), rules, use_tqdm=False)
+            for asked, one in zip(pairs.prompts(rows), done, strict=True):
+                row = {"prompt": asked["prompt"], "pred": one.outputs[0].text}
+                file.write(json.dumps(row) + "\n")
+
+
+def stage(session: Any, pairs: Pairs, temperature: float) -> None:
     """Run the stage `generate` on an open session."""
     from engine.artifacts import Outputs
     from engine.backends.vllm import PLUGIN
@@ -190,7 +217,6 @@ def stage(session: Any, pairs: Pairs, temperature: float) -> int:
         lazy = LazySession(lambda: session, lambda: PLUGIN.is_continuous)
         write_tasks(pairs.artifact, pairs.bank, lazy, params, outputs, tools)
         outputs.counts()
-    return 0
 
 
 def items(count: int) -> list[Request]:
@@ -206,26 +232,23 @@ def items(count: int) -> list[Request]:
     return [Request((user(before + shown(one)),), is_raw=True) for one in found]
 
 
-def label(engine: Any, asked: list[Request]) -> int:
+def label(engine: Any, asked: list[Request]) -> None:
     """Let the judge write labels, a few tokens each, as the reference code does."""
     from vllm import SamplingParams
 
     rules = SamplingParams(temperature=0.0, max_tokens=8, ignore_eos=True)
-    done = engine.generate([one.turns[0].text for one in asked], rules, use_tqdm=False)
-    return sum(len(one.outputs[0].token_ids) for one in done)
+    engine.generate([one.turns[0].text for one in asked], rules, use_tqdm=False)
 
 
-def score(session: Any, asked: list[Request]) -> int:
-    """Let the judge score the labels."""
-    return len(session.score([Choices(one, LABELS) for one in asked]))
-
-
-Turn = tuple[Callable[[], int], Callable[[], None]]  # the work, and what empties the caches
+def score(session: Any, asked: list[Request], shard: int) -> None:
+    """Let the judge score the labels, so many at a time."""
+    for some in cut(asked, shard):
+        session.score([Choices(one, LABELS) for one in some])
 
 
 @contextmanager
-def opened(name: str, load: Load) -> Iterator[Turn]:
-    """Open the engine of one turn, and close it."""
+def opened(name: str, load: Load) -> Iterator[tuple[Work, Work]]:
+    """Open the engine of one that takes turns; give its work, and what empties the caches."""
     model = "synthesizer" if name in GENERATING else "judge"
     is_session = name in ("stage", "score", "shards")
     settings: dict[str, Any] = {}
@@ -235,14 +258,15 @@ def opened(name: str, load: Load) -> Iterator[Turn]:
     engine = opener(model, load.seqs, **settings)
     with tempfile.TemporaryDirectory() as folder:
         pairs = Pairs(Path(folder), load.rows if name in GENERATING else 0)
+        prompts = pairs.prompts(range(load.rows)) if name == "bare" else []
         asked = [] if name in GENERATING else items(load.rows)
-        works: dict[str, Callable[[], int]] = {
-            "bare": lambda: bare(engine, pairs, load.rows, load.temperature),
-            "chunks": lambda: bare(engine, pairs, load.chunk, load.temperature),
+        works: dict[str, Work] = {
+            "bare": lambda: bare(engine, prompts, load.temperature),
+            "chunks": lambda: chunks(engine, pairs, load),
             "stage": lambda: stage(engine, pairs, load.temperature),
             "label": lambda: label(engine, asked),
-            "score": lambda: score(engine, asked),
-            "shards": lambda: sum(score(engine, list(some)) for some in cut(asked, SHARD_ROWS)),
+            "score": lambda: score(engine, asked, len(asked)),
+            "shards": lambda: score(engine, asked, SHARD_ROWS),
         }
         yield works[name], (lambda: forget(engine, is_session=is_session))
     if is_session:
@@ -267,34 +291,64 @@ def forget(engine: Any, *, is_session: bool) -> None:
         engine.reset_mm_cache()
 
 
-def turn(name: str, load: Load) -> Times:
-    """Time one turn in this process: the mean of a few, after one that warms up."""
-    found = []
+def take_turns(name: str, load: Load) -> None:
+    """Work once to warm up, and then at each line that comes; print the seconds it took."""
     with opened(name, load) as (work, empty):
-        for _ in range(1 + REPEATS):
+        for _ in chain([""], sys.stdin):
             empty()
-            found.append(timed(work))
-    return {key: statistics.mean(one[key] for one in found[1:]) for key in found[0]}
+            start = time.perf_counter()
+            work()
+            print(f"{TOOK} {time.perf_counter() - start}", flush=True)
 
 
-def in_turns(names: Sequence[str], load: Load, rounds: int) -> list[dict[str, Times]]:
-    """Time turns in changing order, each in a process of its own; print each."""
+class Player:
+    """A process that takes turns, and is stopped between them with all that it started."""
+
+    def __init__(self, name: str, load: Load) -> None:
+        words = ["--turn", name, "--rows", load.rows, "--seqs", load.seqs]
+        words += ["--temperature", load.temperature]
+        self.process = subprocess.Popen(
+            [sys.executable, "-m", "tests.bench.generate_speed", *map(str, words)],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            text=True,
+            start_new_session=True,
+        )
+        self._finish()
+
+    def turn(self) -> float:
+        """Work once; return the seconds it took."""
+        os.killpg(self.process.pid, signal.SIGCONT)
+        assert self.process.stdin is not None
+        print("go", file=self.process.stdin, flush=True)
+        return self._finish()
+
+    def _finish(self) -> float:
+        assert self.process.stdout is not None
+        for line in self.process.stdout:
+            if line.startswith(TOOK):
+                os.killpg(self.process.pid, signal.SIGSTOP)
+                return float(line.removeprefix(TOOK))
+        raise SystemExit("the process that takes turns ended; its own message says why")
+
+    def close(self) -> None:
+        """End the process and all that it started."""
+        os.killpg(self.process.pid, signal.SIGKILL)
+
+
+def in_turns(names: Sequence[str], load: Load, rounds: int) -> list[dict[str, float]]:
+    """Let each work once a round, in changing order; print and return the seconds of each."""
     found = []
-    for number in range(rounds):
-        times = {}
-        for name in sorted(names, reverse=bool(number % 2)):
-            words = ["--turn", name, "--rows", load.rows, "--seqs", load.seqs]
-            words += ["--temperature", load.temperature]
-            done = subprocess.run(
-                [sys.executable, "-m", "tests.bench.generate_speed", *map(str, words)],
-                stdout=subprocess.PIPE,
-                text=True,
-                check=True,
-            )
-            times[name] = json.loads(done.stdout.splitlines()[-1])
-            told = " ".join(f"{key} {value:.2f}" for key, value in times[name].items())
-            print(f"round {number} {name}: {told}", flush=True)
-        found.append(times)
+    with ExitStack() as stack:
+        players = {}
+        for name in names:
+            players[name] = Player(name, load)
+            stack.callback(players[name].close)
+        for number in range(rounds):
+            order = sorted(names, reverse=bool(number % 2))
+            found.append({name: players[name].turn() for name in order})
+            told = " ".join(f"{name} {found[-1][name]:.2f}" for name in names)
+            print(f"round {number}: {told}", flush=True)
     return found
 
 
@@ -304,9 +358,13 @@ def counting(load: Load) -> dict[str, float]:
     with tempfile.TemporaryDirectory() as folder:
         pairs = Pairs(Path(folder), load.rows)
         engine = bare_engine("synthesizer", load.seqs, block_size=32, disable_log_stats=False)
-        for name, chunk in (("bare", load.rows), ("chunks", load.chunk)):
+        works: dict[str, Work] = {
+            "bare": lambda: bare(engine, pairs.prompts(range(load.rows)), load.temperature),
+            "chunks": lambda: chunks(engine, pairs, load),
+        }
+        for name, work in works.items():
             before = num_steps()
-            bare(engine, pairs, chunk, load.temperature)
+            work()
             counts[name] = num_steps() - before
         engine.llm_engine.engine_core.shutdown()
         with counted():
@@ -343,15 +401,16 @@ def num_steps() -> int:
     return int(sum(counts))
 
 
-def ratio(found: list[dict[str, Times]], over: str, under: str, key: str) -> float:
-    """Return the median over rounds of how many times longer one takes than another."""
-    return statistics.median(times[over][key] / times[under][key] for times in found)
+def ratios(found: list[dict[str, float]], over: str, under: str) -> dict[str, list[float]]:
+    """Return how many times longer one takes than another: the median first, then each round."""
+    each = [times[over] / times[under] for times in found]
+    return {f"{over}/{under}": [round(one, 3) for one in (statistics.median(each), *each)]}
 
 
 def main() -> None:
     """Measure, and print the ratios."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--rounds", type=int, default=4)
     parser.add_argument("--rows", type=int, default=2000)
     parser.add_argument("--temperature", type=float, default=0.0)
     parser.add_argument("--only", choices=("generate", "judge", "steps"))
@@ -361,25 +420,18 @@ def main() -> None:
     load = Load(wanted.rows, wanted.temperature, wanted.seqs)
     os.environ.setdefault("VLLM_CPU_KVCACHE_SPACE", "1")
     if wanted.turn:
-        print(json.dumps(turn(wanted.turn, load)))
+        take_turns(wanted.turn, load)
         return
-    ratios: dict[str, float] = {}
-
-    def tell(found: list[dict[str, Times]], over: str, under: str) -> None:
-        for clock in ("wall", "cpu"):
-            ratios[f"{over}/{under} {clock}"] = round(ratio(found, over, under, clock), 3)
-
+    told: dict[str, Any] = {}
     if wanted.only in (None, "generate"):
         found = in_turns(GENERATING, load, wanted.rounds)
-        tell(found, "bare", "stage")
-        tell(found, "chunks", "stage")
+        told |= ratios(found, "bare", "stage") | ratios(found, "chunks", "stage")
     if wanted.only in (None, "steps"):
-        ratios |= counting(load)
+        told |= counting(load)
     if wanted.only in (None, "judge"):
         found = in_turns(JUDGING, load, wanted.rounds)
-        tell(found, "label", "shards")
-        tell(found, "score", "shards")
-    print(json.dumps(ratios))
+        told |= ratios(found, "label", "shards") | ratios(found, "score", "shards")
+    print(json.dumps(told))
 
 
 if __name__ == "__main__":
