@@ -214,12 +214,12 @@ def _one_process(config: Any) -> Iterator[None]:
     with; but one that waits for the other keeps a core busy with that. The first one gets that
     environment here.
     """
-    from vllm.utils.ompmultiprocessing import OMPProcessManager
-
     parallel = config.parallel_config
     if config.device_config.device_type != "cpu" or parallel.world_size_across_dp > 1:
         yield
         return
+    from vllm.utils.ompmultiprocessing import OMPProcessManager  # which only CPUs need
+
     parallel.distributed_executor_backend = "uni"
     with OMPProcessManager(config).configure_omp_envs(rank=0, local_rank=0):
         yield

@@ -132,7 +132,7 @@ def _photo(picture: Any, seed: int) -> bytes:
 
 
 def bare_engine(model: str, seqs: int, **settings: Any) -> Any:
-    """Start vLLM's own offline engine with the settings that the backend uses."""
+    """Start vLLM's own offline engine, with the backend's settings but vLLM's own processes."""
     from vllm import LLM
 
     return LLM(
@@ -314,16 +314,16 @@ class Player:
             text=True,
             start_new_session=True,
         )
-        self._finish()
 
     def turn(self) -> float:
         """Work once; return the seconds it took."""
         os.killpg(self.process.pid, signal.SIGCONT)
         assert self.process.stdin is not None
         print("go", file=self.process.stdin, flush=True)
-        return self._finish()
+        return self.finish()
 
-    def _finish(self) -> float:
+    def finish(self) -> float:
+        """Wait for the end of a turn, the first of which warms up; return the seconds it took."""
         assert self.process.stdout is not None
         for line in self.process.stdout:
             if line.startswith(TOOK):
@@ -344,6 +344,7 @@ def in_turns(names: Sequence[str], load: Load, rounds: int) -> list[dict[str, fl
         for name in names:
             players[name] = Player(name, load)
             stack.callback(players[name].close)
+            players[name].finish()
         for number in range(rounds):
             order = sorted(names, reverse=bool(number % 2))
             found.append({name: players[name].turn() for name in order})
@@ -419,6 +420,7 @@ def main() -> None:
     wanted = parser.parse_args()
     load = Load(wanted.rows, wanted.temperature, wanted.seqs)
     os.environ.setdefault("VLLM_CPU_KVCACHE_SPACE", "1")
+    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")  # as in the process of every stage
     if wanted.turn:
         take_turns(wanted.turn, load)
         return
