@@ -10,19 +10,21 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Annotated, Any
+from typing import Annotated
 
 from engine import prompts
 from engine.filters import (
+    Asking,
     Decide,
     Decision,
     Filter,
     FilterContext,
+    Inquiry,
     Kept,
-    Measure,
-    Model,
     Question,
+    Score,
     Verdict,
+    Write,
 )
 from engine.filters._labels import after, said, texts_of
 from engine.plugin import AtLeast, Between, ModelUse, PromptWith
@@ -62,55 +64,30 @@ class Params:
     ] = None
 
 
-def measure(params: Params, context: FilterContext) -> Measure:
+def inquire(params: Params, context: FilterContext) -> list[Inquiry]:
     """Ask the judge about each task: [log-probabilities of the labels or None, remark or None]."""
-    model = context.open_model(params.judge)
     template = context.prompts[params.prompt]
+    remark = None if params.remark is None else context.prompts[params.remark]
     is_raw = not params.as_chat
 
-    def of(records: Sequence[Record]) -> Sequence[Any]:
-        asked = [
-            Question(prompts.render(template, **texts_of(record)), is_raw=is_raw)
-            for record in records
-        ]
-        if not asked:
-            return []
-        found = model.score(asked, after(asked[0].text, LABELS, is_raw=is_raw))
-        remarks = _remarks(records, found, params, context, model)
-        return [[log_probs, remarks.get(n)] for n, log_probs in enumerate(found)]
+    def question(record: Record, template: str) -> Question:
+        return Question(prompts.render(template, **texts_of(record)), is_raw=is_raw)
 
-    return Measure(of)
+    def ask(record: Record) -> Asking:
+        asked = question(record, template)
+        log_probs = yield Score(asked, after(asked.text, LABELS, is_raw=is_raw))
+        if remark is None or not isinstance(decision(log_probs, params), Verdict):
+            return [log_probs, None]
+        written = yield Write(question(record, remark), REMARK_TOKENS)
+        lines = (written or "").strip().splitlines()
+        return [log_probs, lines[0] if lines else None]
 
-
-def _remarks(
-    records: Sequence[Record],
-    found: Sequence[Sequence[float] | None],
-    params: Params,
-    context: FilterContext,
-    model: Model,
-) -> dict[int, str]:
-    """Ask what is wrong with tasks to which the judge does not say Yes; take the first line."""
-    if params.remark is None:
-        return {}
-    template = context.prompts[params.remark]
-    places = [
-        n for n, log_probs in enumerate(found) if isinstance(decision(log_probs, params), Verdict)
-    ]
-    asked = [
-        Question(prompts.render(template, **texts_of(records[n])), is_raw=not params.as_chat)
-        for n in places
-    ]
-    written = model.write(asked, REMARK_TOKENS) if asked else []
-    return {
-        n: lines[0]
-        for n, said in zip(places, written, strict=True)
-        if (lines := (said or "").strip().splitlines())
-    }
+    return [Inquiry(params.judge, ask)]
 
 
 def open_filter(params: Params, context: FilterContext) -> Decide:
     """Open the filter."""
-    return lambda record, found: decision(found[0], params, found[1])
+    return lambda record, found: decision(found[0][0], params, found[0][1])
 
 
 def decision(
@@ -132,4 +109,4 @@ def decision(
     return Kept(notes)
 
 
-PLUGIN = Filter(version=2, params=Params, open=open_filter, measure=measure, needs_accelerator=True)
+PLUGIN = Filter(version=2, params=Params, open=open_filter, inquire=inquire)

@@ -13,14 +13,16 @@ from typing import Annotated
 
 from engine import prompts
 from engine.filters import (
+    Asking,
     Decide,
     Decision,
     Filter,
     FilterContext,
+    Inquiry,
     Kept,
-    Measure,
     Question,
     Verdict,
+    Write,
 )
 from engine.plugin import AtLeast, Between, ModelUse, PromptWith
 from engine.records import Record
@@ -42,28 +44,18 @@ class Params:
     max_right: Annotated[float, Between(0, 1), "Largest share of right answers."] = 0.99
 
 
-def measure(params: Params, context: FilterContext) -> Measure:
+def inquire(params: Params, context: FilterContext) -> list[Inquiry]:
     """Let the model try: the share of right answers to each task, None where all tries failed."""
-    model = context.open_model(params.model)
     template = context.prompts[params.prompt]
 
-    def of(records: Sequence[Record]) -> list[float | None]:
-        asked = [
-            Question(
-                prompts.render(template, question=record.instruction, options=()), record.images
-            )
-            for record in records
-        ]
-        tries = [
-            model.write(asked, params.max_new_tokens, temperature=params.temperature, draw=draw)
-            for draw in range(params.num_answers)
-        ]
-        return [
-            _share(record, row)
-            for record, row in zip(records, zip(*tries, strict=True), strict=True)
-        ]
+    def ask(record: Record) -> Asking:
+        text = prompts.render(template, question=record.instruction, options=())
+        asked, answers = Question(text, record.images), []
+        for draw in range(params.num_answers):
+            answers.append((yield Write(asked, params.max_new_tokens, params.temperature, draw)))
+        return _share(record, answers)
 
-    return Measure(of)
+    return [Inquiry(params.model, ask)]
 
 
 def _share(record: Record, answers: Sequence[str | None]) -> float | None:
@@ -75,7 +67,7 @@ def _share(record: Record, answers: Sequence[str | None]) -> float | None:
 
 def open_filter(params: Params, context: FilterContext) -> Decide:
     """Open the filter."""
-    return lambda record, share: decision(share, params)
+    return lambda record, found: decision(found[0], params)
 
 
 def decision(share: float | None, params: Params) -> Decision:
@@ -89,4 +81,4 @@ def decision(share: float | None, params: Params) -> Decision:
     return Kept({"right": round(share, 4)})
 
 
-PLUGIN = Filter(version=1, params=Params, open=open_filter, measure=measure, needs_accelerator=True)
+PLUGIN = Filter(version=1, params=Params, open=open_filter, inquire=inquire)

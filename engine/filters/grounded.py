@@ -9,17 +9,19 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Annotated, Any, Literal
+from typing import Annotated, Literal
 
 from engine import prompts
 from engine.filters import (
+    Asking,
     Decide,
     Decision,
     Filter,
     FilterContext,
+    Inquiry,
     Kept,
-    Measure,
     Question,
+    Score,
     Verdict,
 )
 from engine.filters._labels import after, said, texts_of
@@ -58,27 +60,24 @@ class Params:
     ] = 0.1
 
 
-def measure(params: Params, context: FilterContext) -> Measure:
+def inquire(params: Params, context: FilterContext) -> list[Inquiry]:
     """Ask the judge about each task: the log-probabilities of the labels, or None."""
-    model = context.open_model(params.judge)
     template = context.prompts[params.prompt]
     is_raw = params.sees == "caption" and not params.as_chat
 
-    def question(record: Record) -> Question:
+    def ask(record: Record) -> Asking:
         caption = "" if params.sees == "image" else str(record.meta.extra.get("caption", ""))
         text = prompts.render(template, caption=caption, **texts_of(record))
-        return Question(text, () if params.sees == "caption" else record.images, is_raw=is_raw)
+        images = () if params.sees == "caption" else record.images
+        asked = Question(text, images, is_raw=is_raw)
+        return (yield Score(asked, after(text, LABELS, is_raw=is_raw)))
 
-    def of(records: Sequence[Record]) -> Sequence[Any]:
-        asked = [question(record) for record in records]
-        return model.score(asked, after(asked[0].text, LABELS, is_raw=is_raw)) if asked else []
-
-    return Measure(of)
+    return [Inquiry(params.judge, ask)]
 
 
 def open_filter(params: Params, context: FilterContext) -> Decide:
     """Open the filter."""
-    return lambda record, log_probs: decision(log_probs, params)
+    return lambda record, found: decision(found[0], params)
 
 
 def decision(log_probs: Sequence[float] | None, params: Params) -> Decision:
@@ -97,4 +96,4 @@ def decision(log_probs: Sequence[float] | None, params: Params) -> Decision:
     return Kept(notes)
 
 
-PLUGIN = Filter(version=1, params=Params, open=open_filter, measure=measure, needs_accelerator=True)
+PLUGIN = Filter(version=1, params=Params, open=open_filter, inquire=inquire)

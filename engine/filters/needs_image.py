@@ -7,20 +7,21 @@ image falls (arXiv 2603.03437). The model may be text-only, or the MLLM itself w
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Annotated, Any, Literal
+from typing import Annotated, Literal
 
 from engine import prompts
 from engine.filters import (
+    Asking,
     Decide,
     Decision,
     Filter,
     FilterContext,
+    Inquiry,
     Kept,
-    Measure,
     Question,
     Verdict,
+    Write,
 )
 from engine.plugin import AtLeast, Between, ModelUse, PromptWith
 from engine.records import Record
@@ -45,27 +46,20 @@ class Params:
     ] = 0.25
 
 
-def measure(params: Params, context: FilterContext) -> Measure:
+def inquire(params: Params, context: FilterContext) -> list[Inquiry]:
     """Let the model guess: its answer to each task, or None."""
-    model = context.open_model(params.model)
     template = context.prompts[params.prompt]
 
-    def of(records: Sequence[Record]) -> Sequence[Any]:
-        asked = [
-            Question(
-                prompts.render(template, question=record.instruction, options=()),
-                is_raw=not params.as_chat,
-            )
-            for record in records
-        ]
-        return model.write(asked, params.max_new_tokens) if asked else []
+    def ask(record: Record) -> Asking:
+        text = prompts.render(template, question=record.instruction, options=())
+        return (yield Write(Question(text, is_raw=not params.as_chat), params.max_new_tokens))
 
-    return Measure(of)
+    return [Inquiry(params.model, ask)]
 
 
 def open_filter(params: Params, context: FilterContext) -> Decide:
     """Open the filter."""
-    return lambda record, guess: decision(record, guess, params)
+    return lambda record, found: decision(record, found[0], params)
 
 
 def decision(record: Record, guess: str | None, params: Params) -> Decision:
@@ -77,4 +71,4 @@ def decision(record: Record, guess: str | None, params: Params) -> Decision:
     return Kept({"guess": guess, "weight": params.weight})
 
 
-PLUGIN = Filter(version=1, params=Params, open=open_filter, measure=measure, needs_accelerator=True)
+PLUGIN = Filter(version=1, params=Params, open=open_filter, inquire=inquire)

@@ -9,17 +9,19 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Annotated, Any
+from typing import Annotated
 
 from engine import prompts
 from engine.filters import (
+    Asking,
     Decide,
     Decision,
     Filter,
     FilterContext,
+    Inquiry,
     Kept,
-    Measure,
     Question,
+    Score,
     Verdict,
 )
 from engine.filters._labels import DIGITS, after, said, texts_of
@@ -54,21 +56,20 @@ class Params:
     ] = 0.1
 
 
-def measure(params: Params, context: FilterContext) -> Measure:
-    """Ask every judge: for each task a list with the log-probabilities of each, or None."""
-    models = [context.open_model(juror.judge) for juror in params.judges]
+def inquire(params: Params, context: FilterContext) -> list[Inquiry]:
+    """Ask every judge about each task: the log-probabilities of the labels, or None."""
+    return [_inquiry(juror, context.prompts[juror.prompt]) for juror in params.judges]
 
-    def of(records: Sequence[Record]) -> list[list[Any]]:
-        columns = []
-        for juror, model in zip(params.judges, models, strict=True):
-            template, is_raw = context.prompts[juror.prompt], not juror.as_chat
-            texts = [prompts.render(template, **texts_of(record)) for record in records]
-            asked = [Question(text, is_raw=is_raw) for text in texts]
-            labels = after(texts[0], LABELS, is_raw=is_raw) if texts else LABELS
-            columns.append(model.score(asked, labels) if asked else [])
-        return [list(row) for row in zip(*columns, strict=True)]
 
-    return Measure(of)
+def _inquiry(juror: Juror, template: str) -> Inquiry:
+    is_raw = not juror.as_chat
+
+    def ask(record: Record) -> Asking:
+        text = prompts.render(template, **texts_of(record))
+        asked = Question(text, is_raw=is_raw)
+        return (yield Score(asked, after(text, LABELS, is_raw=is_raw)))
+
+    return Inquiry(juror.judge, ask)
 
 
 def open_filter(params: Params, context: FilterContext) -> Decide:
@@ -91,4 +92,4 @@ def decision(votes: Sequence[Sequence[float] | None], params: Params) -> Decisio
     return Kept(notes)
 
 
-PLUGIN = Filter(version=1, params=Params, open=open_filter, measure=measure, needs_accelerator=True)
+PLUGIN = Filter(version=1, params=Params, open=open_filter, inquire=inquire)

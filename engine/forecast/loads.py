@@ -6,7 +6,7 @@ bandwidth.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Hashable, Mapping
+from collections.abc import Callable, Hashable, Iterator, Mapping
 from typing import Any, TypeVar
 
 from engine.forecast import answering, flow, training
@@ -73,11 +73,8 @@ class Workshop:
         tasks = inputs.get("tasks", NOTHING).get("tasks")
         found = IDLE
         for use in node.params["filters"]:
-            judge = use.get("judge")
-            if isinstance(judge, Mapping):
-                text = len(node.prompts.get(use.get("prompt", ""), "")) / _CHARS_PER_TOKEN
-                asked = Requests(text + flow.TASK_TOKENS, 1, False)
-                found = _joined(found, self._asking(judge, tasks, asked))
+            for model, asked in _inquiries(use, node.prompts):
+                found = _joined(found, self._asking(model, tasks, asked))
         return found
 
     def _answering(self, node: Node, made: Made, inputs: Inputs) -> Load:
@@ -112,6 +109,22 @@ class Workshop:
         if found is None:
             found = self._memo[key] = make()
         return found
+
+
+def _inquiries(
+    use: Mapping[str, Any], prompts: Mapping[str, str]
+) -> Iterator[tuple[Mapping[str, Any], Requests]]:
+    """Yield the models that a filter asks about every task, and what."""
+    for judged in (use, *use.get("judges", ())):
+        text = len(prompts.get(judged.get("prompt", ""), "")) / _CHARS_PER_TOKEN
+        text += flow.TASK_TOKENS
+        if "judge" in judged:
+            sees_image = judged.get("sees", "caption") != "caption"
+            yield judged["judge"], Requests(text, 1, sees_image)
+        elif "model" in judged:  # it answers the task itself; only `difficulty` lets it look
+            new = min(judged["max_new_tokens"], flow.WRITTEN_ANSWER_TOKENS)
+            num_answers = judged.get("num_answers", 1)
+            yield judged["model"], Requests(text, new, "num_answers" in judged, num_answers)
 
 
 def _unknown(name: str, model: KnownModel | None) -> str:

@@ -134,6 +134,10 @@ class Tools:
         if self.part is not None:
             raise PartDone
 
+    def has(self, name: str, number: int) -> bool:
+        """Tell whether the rows of a shard are kept in scratch, whole."""
+        return journal.is_whole(journal.shard_path(self.scratch, name, number))
+
     def keep(self, name: str, number: int, work: Callable[[], Iterable[Any]]) -> list[Any]:
         """Return the rows of a shard: those kept in scratch, else those of `work`, kept now."""
         return journal.kept(self.scratch, name, number, work)
@@ -161,7 +165,7 @@ class Tools:
             for number, batch in enumerate(batches()):
                 if not self.share([number]):
                     continue
-                if journal.is_whole(journal.shard_path(self.scratch, name, number)):
+                if self.has(name, number):
                     done += len(batch)
                 else:
                     sizes[number] = len(batch)

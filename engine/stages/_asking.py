@@ -8,7 +8,7 @@ that a shard's results depend on that shard alone, to the last bit.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from itertools import chain
 from typing import Any, Protocol, TypeVar
 
@@ -16,7 +16,7 @@ from engine.backends import Flow, Result
 from engine.plan.stage import Tools
 
 Item = TypeVar("Item")
-Row = Mapping[str, Any]
+Row = Any  # JSON
 Batches = Callable[[], Iterable[Sequence[Item]]]  # the same ones at every call
 
 
@@ -43,18 +43,28 @@ def ask(
     """Yield each batch with the row that the flow of each of its items returned, kept or new."""
 
     def work(todo: Iterator[tuple[int, Sequence[Item]]]) -> Iterator[tuple[int, list[Row]]]:
-        for number, batch in todo:
-            if session.is_continuous:  # it may become so, once suspects of a crash are cleared
-                yield from _at_once(session, chain([(number, batch)], todo), flow_of)
-            else:
-                yield number, _in_order(session, batch, flow_of)
+        return answered(session, todo, flow_of)
 
     return tools.shards(name, batches, work, unit, total)
 
 
-def _in_order(
+def answered(
+    session: Runner,
+    todo: Iterator[tuple[int, Sequence[Item]]],
+    flow_of: Callable[[Item], Flow[Row]],
+) -> Iterator[tuple[int, list[Row]]]:
+    """Yield the number of each batch, in any order, with what the flow of each item returned."""
+    for number, batch in todo:
+        if session.is_continuous:  # it may become so, once suspects of a crash are cleared
+            yield from _at_once(session, chain([(number, batch)], todo), flow_of)
+        else:
+            yield number, in_order(session, batch, flow_of)
+
+
+def in_order(
     session: Runner, batch: Sequence[Item], flow_of: Callable[[Item], Flow[Row]]
 ) -> list[Row]:
+    """Return what the flow of each item returned, in their order."""
     made = dict(session.run(map(flow_of, batch)))
     return [made[place] for place in range(len(batch))]
 
@@ -84,3 +94,4 @@ def _at_once(
         if len(made[number]) == sizes[number]:
             rows = made.pop(number)
             yield number, [rows[place] for place in range(sizes.pop(number))]
+    yield from ((number, []) for number in made)  # those without an item

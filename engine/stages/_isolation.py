@@ -84,18 +84,17 @@ class Suspicion:
             self._save()
 
     def close(self) -> None:
-        """Close the log."""
+        """Close the log; it is opened again if more is asked."""
         if self._log is not None:
             os.close(self._log)
             self._log = None
 
     def _write(self, line: str) -> None:
         if self._log is None:
-            self._log = os.open(self._log_path, os.O_WRONLY | os.O_CREAT, 0o644)
+            self._log = os.open(self._log_path, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o644)
         self._size += os.write(self._log, line.encode())
         if self._size > LOG_BYTES:
             os.ftruncate(self._log, 0)
-            os.lseek(self._log, 0, os.SEEK_SET)
             left = "".join(f"+{digest}\n" * times for digest, times in self._in_hand.items())
             self._size = os.write(self._log, left.encode())
 
@@ -135,9 +134,12 @@ class Suspicion:
 class Isolated:
     """A session whose process may be started again when a request crashes it."""
 
-    def __init__(self, session: Session, suspicion: Suspicion, *, is_continuous: bool) -> None:
+    def __init__(
+        self, session: Session, suspicion: Suspicion, model: str, *, is_continuous: bool
+    ) -> None:
         self._session = session
         self._suspicion = suspicion
+        self._model = model  # the same question to another one is another request
         self._is_continuous = is_continuous
 
     def generate(self, requests: Sequence[Request], sampling: Sampling) -> list[Completion]:
@@ -147,11 +149,12 @@ class Isolated:
             return self._session.generate(some, sampling)
 
         guilty = Completion((), 0, 0, "error", GUILTY)
-        return self._in_groups(requests, [digest_of(one) for one in requests], answer, guilty)
+        digests = [digest_of(one, self._model) for one in requests]
+        return self._in_groups(requests, digests, answer, guilty)
 
     def score(self, asked: Sequence[Choices]) -> list[Likelihoods]:
         """Return how likely the choices of each request are, in their order."""
-        digests = [digest_of(one.request) for one in asked]
+        digests = [digest_of(one.request, self._model) for one in asked]
         return self._in_groups(asked, digests, self._session.score, Likelihoods((), error=GUILTY))
 
     def run(self, flows: Iterable[Flow[Result]]) -> Iterator[tuple[int, Result]]:
@@ -205,7 +208,7 @@ class Isolated:
             except StopIteration as end:
                 result: Result = end.value
                 return result
-            digest = digest_of(question.request)
+            digest = digest_of(question.request, self._model)
             if digest in self._suspicion.guilty:
                 is_ask = isinstance(question, Ask)
                 failed = Completion((), 0, 0, "error", GUILTY)
@@ -216,18 +219,18 @@ class Isolated:
             self._suspicion.end(digest)
 
 
-def suspicion_of(tools: Tools, name: str) -> Suspicion:
-    """Return what this process, or part, knows of the requests to one model."""
+def suspicion_of(tools: Tools) -> Suspicion:
+    """Return what this process, or part, knows of the requests to the models of its node."""
     part = f"-{tools.part.index}-of-{tools.part.count}" if tools.part else ""
     folder = tools.scratch / "isolation"
     folder.mkdir(exist_ok=True)
-    return Suspicion(folder, f"model-{name}{part}", has_crashed=tools.machine.has_crashed)
+    return Suspicion(folder, f"requests{part}", has_crashed=tools.machine.has_crashed)
 
 
-def digest_of(request: Request) -> str:
-    """Return what names a request: its turns and images."""
+def digest_of(request: Request, model: str) -> str:
+    """Return what names a request: whom it asks, its turns and images."""
     digest = hashlib.blake2b(digest_size=12)
-    digest.update(repr((request.turns, request.opens, request.is_raw)).encode())
+    digest.update(repr((model, request.turns, request.opens, request.is_raw)).encode())
     for image in request.images:
         digest.update(hashlib.blake2b(image, digest_size=12).digest())
     return digest.hexdigest()

@@ -8,8 +8,10 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from functools import cache
 from itertools import chain
 from types import TracebackType
+from typing import Self
 
 from engine import plugin
 from engine.artifacts import Artifact
@@ -25,12 +27,9 @@ from engine.backends import (
     Session,
 )
 from engine.diagnostics import StageError
-from engine.filters import FLOOR, Question
-from engine.images import ImageBank
 from engine.plan.stage import Tools
 from engine.plugin import ModelUse
-from engine.records import ImagePart, user
-from engine.stages._isolation import Isolated, suspicion_of
+from engine.stages._isolation import Isolated, Suspicion, suspicion_of
 
 MODEL_FOLDER = "model"
 SURELY_BROKEN = 16  # requests that fail in a row from the first on; fewer may be bad rows
@@ -45,20 +44,66 @@ def open_session(use: ModelUse, tools: Tools, model_artifact: Artifact | None = 
 
 
 def lazy_session(
-    use: ModelUse, tools: Tools, model_artifact: Artifact | None = None
+    use: ModelUse,
+    tools: Tools,
+    model_artifact: Artifact | None = None,
+    suspicion: Suspicion | None = None,
 ) -> LazySession:
     """Return a session that loads its model at the first request; use it as a context manager.
 
     A request that crashes its engine is found and failed, by the processes that follow this one.
+    Where a node asks several models they need one `suspicion`: a crash was of any of them.
     """
     backend = plugin.load("backends", use.backend.name)
-    suspicion = suspicion_of(tools, _name_of(use))
+    known = suspicion or suspicion_of(tools)
 
     def open_now() -> Session:
         session = open_session(use, tools, model_artifact)
-        return Isolated(session, suspicion, is_continuous=backend.is_continuous)
+        return Isolated(session, known, _name_of(use), is_continuous=backend.is_continuous)
 
-    return LazySession(open_now, lambda: backend.is_continuous and not suspicion.is_left)
+    return LazySession(open_now, lambda: backend.is_continuous and not known.is_left)
+
+
+class Models:
+    """The models that filters ask: equal ones are one, and only one at a time is in memory.
+
+    An engine may take a whole device; two judges of one node would not fit, nor one judge twice.
+    """
+
+    def __init__(self, open_lazily: Callable[[ModelUse], LazySession]) -> None:
+        self._open_lazily = open_lazily
+        self._sessions: dict[str, LazySession] = {}
+
+    @classmethod
+    def of(cls, tools: Tools) -> Self:
+        """Return the models of a node."""
+        suspicion = cache(lambda: suspicion_of(tools))
+        return cls(lambda use: lazy_session(use, tools, suspicion=suspicion()))
+
+    def get(self, use: ModelUse) -> LazySession:
+        """Return the session of a model; the others give their memory back when it is loaded."""
+        name = _name_of(use)
+        if name not in self._sessions:
+            self._sessions[name] = self._open_lazily(use)
+            self._sessions[name].make_room = self._close_idle
+        return self._sessions[name]
+
+    def _close_idle(self) -> None:
+        for session in self._sessions.values():
+            if not session.is_busy:
+                session.close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        for session in self._sessions.values():
+            session.close()
 
 
 def _name_of(use: ModelUse) -> str:
@@ -75,6 +120,8 @@ class LazySession:
         self._is_continuous = is_continuous
         self._open_now = open_now
         self._session: Session | None = None
+        self._num_runs = 0
+        self.make_room: Callable[[], None] = _nothing  # called before the model is loaded
         self._has_answered = False
         self._failures: list[str] = []
 
@@ -82,6 +129,11 @@ class LazySession:
     def is_continuous(self) -> bool:
         """Tell whether it wants flows of many shards at once, for now."""
         return self._is_continuous()
+
+    @property
+    def is_busy(self) -> bool:
+        """Tell whether flows are running."""
+        return self._num_runs > 0
 
     def generate(self, requests: Sequence[Request], sampling: Sampling) -> list[Completion]:
         """Answer all requests, in their order. Raise StageError if the model answers none."""
@@ -101,7 +153,14 @@ class LazySession:
         first = next(waiting, None)
         if first is None:
             return iter(())  # nothing to ask: the model is not loaded
-        return self._opened().run(map(self._watched, chain([first], waiting)))
+        return self._counted(self._opened().run(map(self._watched, chain([first], waiting))))
+
+    def _counted(self, results: Iterator[tuple[int, Result]]) -> Iterator[tuple[int, Result]]:
+        self._num_runs += 1
+        try:
+            yield from results
+        finally:
+            self._num_runs -= 1
 
     def _watched(self, flow: Flow[Result]) -> Flow[Result]:
         """Pass a flow on, and see whether its questions are answered."""
@@ -117,6 +176,7 @@ class LazySession:
 
     def _opened(self) -> Session:
         if self._session is None:
+            self.make_room()
             self._session = self._open_now()
         return self._session
 
@@ -139,7 +199,7 @@ class LazySession:
             self._session.close()
             self._session = None
 
-    def __enter__(self) -> LazySession:
+    def __enter__(self) -> Self:
         return self
 
     def __exit__(
@@ -151,41 +211,8 @@ class LazySession:
         self.close()
 
 
-class FilterModel:
-    """A session as filters see it: questions in, texts or log-probabilities out."""
-
-    def __init__(self, session: Session, bank: ImageBank, seed: int) -> None:
-        self._session = session
-        self._bank = bank
-        self._seed = seed
-
-    def write(
-        self,
-        questions: Sequence[Question],
-        max_new_tokens: int,
-        *,
-        temperature: float = 0.0,
-        draw: int = 0,
-    ) -> list[str | None]:
-        """Return what the model writes, None for a request that failed."""
-        sampling = Sampling(max_new_tokens, temperature, drawn(self._seed, draw))
-        done = self._session.generate([self._request(one) for one in questions], sampling)
-        return [None if one.finish == "error" else one.text for one in done]
-
-    def score(
-        self, questions: Sequence[Question], choices: Sequence[str]
-    ) -> list[tuple[float, ...] | None]:
-        """Return the log-probability of each choice, None for a request that failed."""
-        asked = [Choices(self._request(one), tuple(choices)) for one in questions]
-        return [
-            tuple(max(value, FLOOR) for value in one.log_probs) if one.error is None else None
-            for one in self._session.score(asked)
-        ]
-
-    def _request(self, question: Question) -> Request:
-        places = [ImagePart(number) for number in range(len(question.images))]
-        images = tuple(self._bank.encoded(digest) for digest in question.images)
-        return Request((user(*places, question.text),), images, is_raw=question.is_raw)
+def _nothing() -> None:
+    """Do nothing."""
 
 
 def drawn(seed: int, draw: int) -> int:

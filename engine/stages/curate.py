@@ -19,7 +19,8 @@ from engine.plan import journal
 from engine.plan.stage import Needs, Port, Stage, Tools
 from engine.plugin import Between, Family, Use
 from engine.records import Kind, Record
-from engine.stages import _filtering, _models
+from engine.stages import _filtering, _findings
+from engine.stages._models import Models
 
 PAIRS, HOLDOUT = "pairs", "holdout"
 
@@ -37,31 +38,28 @@ class Params:
 
 def run(inputs: Inputs, params: Params, outputs: Outputs, tools: Tools) -> None:
     """Write `pairs` and `holdout`; raise `StageError` when no pair is left."""
-    context = _filtering.filter_context(
-        inputs.many("images").values(),
-        inputs.many("benchmarks"),
-        tools,
-        lambda use: _models.lazy_session(use, tools),
-    )
-    filters = _filtering.open_filters(params.filters, context)
+    images, benchmarks = inputs.many("images").values(), inputs.many("benchmarks")
+    context = _filtering.filter_context(images, benchmarks, tools)
 
     def shards() -> Iterator[list[Record]]:
         return journal.cut(inputs["pairs"].records("rows"), _filtering.SHARD_ROWS)
 
     total, done = inputs["pairs"].num_rows("rows"), 0
-    _filtering.measure_share(filters, lambda: map(_pairs, shards()), tools, total, "pairs")
     holdout = Holdout(tools.seed, params.holdout_share, params.holdout_max_items)
     reasons: Counter[str] = Counter()
-    for number, rows in enumerate(shards()):
-        _quarantine_others(rows, outputs, reasons)
-        for record, drop in _filtering.apply(filters, number, _pairs(rows)):
-            if drop is None:
-                for trained in holdout.offer(record):
-                    outputs.rows(PAIRS).write(trained)
-            else:
-                _quarantine(record, drop, outputs, reasons)
-        done += len(rows)
-        tools.progress(done, total, "pairs")
+    with Models.of(tools) as models:
+        filters = _filtering.open_filters(params.filters, context, models.get)
+        told = _findings.find_out(filters, lambda: map(_pairs, shards()), tools, total, "pairs")
+        for number, rows in enumerate(shards()):
+            _quarantine_others(rows, outputs, reasons)
+            for record, drop in _filtering.apply(filters, number, _pairs(rows)):
+                if drop is None:
+                    for trained in holdout.offer(record):
+                        outputs.rows(PAIRS).write(trained)
+                else:
+                    _quarantine(record, drop, outputs, reasons)
+            done += len(rows)
+            tools.progress(max(done, told), total, "pairs")
     for record in holdout.records():
         outputs.rows(HOLDOUT).write(record)
     _refuse_nothing(outputs, total, reasons)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from contextlib import ExitStack
 from dataclasses import dataclass
 from typing import Annotated
 
@@ -12,8 +11,8 @@ from engine.plan import journal
 from engine.plan.stage import Needs, Port, Stage, Tools
 from engine.plugin import Family, Use
 from engine.records import Record, to_json
-from engine.stages import _filtering
-from engine.stages._models import lazy_session
+from engine.stages import _filtering, _findings
+from engine.stages._models import Models
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -28,24 +27,19 @@ def run(inputs: Inputs, params: Params, outputs: Outputs, tools: Tools) -> None:
     outputs.rows("kept")
     outputs.rows("dropped")
     total, done = inputs["tasks"].num_rows("tasks"), 0
-    with ExitStack() as stack:
-        context = _filtering.filter_context(
-            [inputs["images"]],
-            {},
-            tools,
-            lambda use: stack.enter_context(lazy_session(use, tools)),
-        )
-        filters = _filtering.open_filters(params.filters, context)
+    context = _filtering.filter_context([inputs["images"]], {}, tools)
 
-        def shards() -> Iterator[list[Record]]:
-            return journal.cut(inputs["tasks"].records("tasks"), _filtering.SHARD_ROWS)
+    def shards() -> Iterator[list[Record]]:
+        return journal.cut(inputs["tasks"].records("tasks"), _filtering.SHARD_ROWS)
 
-        _filtering.measure_share(filters, shards, tools, total, "tasks")
+    with Models.of(tools) as models:
+        filters = _filtering.open_filters(params.filters, context, models.get)
+        told = _findings.find_out(filters, shards, tools, total, "tasks")
         for number, rows in enumerate(shards()):
             for record, drop in _filtering.apply(filters, number, rows):
                 _write(record, drop, outputs)
             done += len(rows)
-            tools.progress(done, total, "tasks")
+            tools.progress(max(done, told), total, "tasks")
 
 
 def _write(record: Record, drop: _filtering.Drop | None, outputs: Outputs) -> None:

@@ -19,7 +19,8 @@ from engine.plan import journal
 from engine.plan.stage import Needs, Port, Stage, Tools
 from engine.plugin import Between, Family, Use
 from engine.records import Kind, Record
-from engine.stages import _filtering, _models
+from engine.stages import _filtering, _findings
+from engine.stages._models import Models
 
 ROWS, HELD_OUT = "rows", "held_out"
 Kept = dict[str, tuple[str, str]]  # id of a row -> its task and its picture
@@ -53,13 +54,8 @@ def run(inputs: Inputs, params: Params, outputs: Outputs, tools: Tools) -> None:
 
 def _kept(inputs: Inputs, params: Params, outputs: Outputs, tools: Tools) -> Kept:
     """Return the rows that stay; the others go to the ledger."""
-    context = _filtering.filter_context(
-        inputs.many("images").values(),
-        inputs.many("benchmarks"),
-        tools,
-        lambda use: _models.lazy_session(use, tools),
-    )
-    filters = _filtering.open_filters(params.filters, context)
+    images, benchmarks = inputs.many("images").values(), inputs.many("benchmarks")
+    context = _filtering.filter_context(images, benchmarks, tools)
     excluded = frozenset(params.exclude_tasks)
 
     def shards() -> Iterator[list[Record]]:
@@ -69,22 +65,24 @@ def _kept(inputs: Inputs, params: Params, outputs: Outputs, tools: Tools) -> Kep
         return [record for record in shard if _why_not(record, excluded) is None]
 
     total, done = inputs["seed_tasks"].num_rows("rows"), 0
-    _filtering.measure_share(filters, lambda: map(seeds_of, shards()), tools, total, "rows")
     kept: Kept = {}
-    for number, shard in enumerate(shards()):
-        for record in shard:
-            why = _why_not(record, excluded)
-            if why is not None:
-                outputs.quarantine(record.meta.source_id, *why)
-        for record, drop in _filtering.apply(filters, number, seeds_of(shard)):
-            if drop is None:
-                kept[record.id] = (_task(record), _picture(record))
-            else:
-                name, verdict = drop
-                reason = f"{name}: {verdict.reason}"
-                outputs.quarantine(record.meta.source_id, reason, verdict.detail)
-        done += len(shard)
-        tools.progress(done, total, "rows")
+    with Models.of(tools) as models:
+        filters = _filtering.open_filters(params.filters, context, models.get)
+        told = _findings.find_out(filters, lambda: map(seeds_of, shards()), tools, total, "rows")
+        for number, shard in enumerate(shards()):
+            for record in shard:
+                why = _why_not(record, excluded)
+                if why is not None:
+                    outputs.quarantine(record.meta.source_id, *why)
+            for record, drop in _filtering.apply(filters, number, seeds_of(shard)):
+                if drop is None:
+                    kept[record.id] = (_task(record), _picture(record))
+                else:
+                    name, verdict = drop
+                    reason = f"{name}: {verdict.reason}"
+                    outputs.quarantine(record.meta.source_id, reason, verdict.detail)
+            done += len(shard)
+            tools.progress(max(done, told), total, "rows")
     return kept
 
 

@@ -5,16 +5,17 @@ from __future__ import annotations
 import json
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import Any
 
 from engine import plugin
 from engine.artifacts import Artifact, Manifest, Outputs
-from engine.filters import Decision, Filter, FilterContext
+from engine.filters import Decision, Filter, FilterContext, Inquiry, Score, Write
 from engine.images import ImageBank, ImageWriter
 from engine.plugin import ModelUse
 from engine.records import Kind, Meta, Record, pair
 
 Pair = tuple[str, bytes, str]  # source id, encoded image, caption
+Answer = Callable[[ModelUse, Score | Write], Any]
 
 
 def artifact(folder: Path, pairs: Sequence[Pair]) -> Artifact:
@@ -41,7 +42,6 @@ def judged(
     context = FilterContext(
         images=ImageBank([pairs.path]),
         benchmarks=benchmarks or {},
-        open_model=_no_model,
         prompts={},
         keep=kept_nowhere,
         seed=0,
@@ -53,20 +53,34 @@ def judged(
 
 
 def verdicts_of(
-    plug: Filter, params: object, context: FilterContext, records: Sequence[Record]
+    plug: Filter,
+    params: object,
+    context: FilterContext,
+    records: Sequence[Record],
+    answer: Answer | None = None,
 ) -> list[Decision]:
-    """Measure all records, then decide about them in order, as stages do."""
+    """Find out about all records, then decide about them in order, as stages do."""
     measure = plug.measure(params, context) if plug.measure else None
-    values = [None] * len(records) if measure is None else list(measure.of(records))
+    values: list[Any] = [None] * len(records) if measure is None else list(measure.of(records))
+    if plug.inquire is not None:
+        assert answer is not None, "this filter asks no model"
+        inquiries = plug.inquire(params, context)
+        values = [[_answered(one, record, answer) for one in inquiries] for record in records]
     decide = plug.open(params, context)
     seen = json.loads(json.dumps(values))
     return [decide(record, value) for record, value in zip(records, seen, strict=True)]
 
 
+def _answered(inquiry: Inquiry, record: Record, answer: Answer) -> Any:
+    asking, reply = inquiry.ask(record), None
+    while True:
+        try:
+            asked = asking.send(reply)
+        except StopIteration as end:
+            return end.value
+        reply = answer(inquiry.model, asked)
+
+
 def kept_nowhere(name: str, number: int, work: Callable[[], Iterable[Any]]) -> list[Any]:
     """Stand for a journal that finds nothing."""
     return json.loads(json.dumps(list(work())))  # type: ignore[no-any-return]
-
-
-def _no_model(use: ModelUse) -> NoReturn:
-    raise AssertionError(f"this filter asks no model, not even {use.model}")

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from engine import package_data, prompts
-from engine.filters import Decision, FilterContext, Kept, Model, Question, Verdict
+from engine.filters import Decision, FilterContext, Kept, Question, Score, Verdict, Write
 from engine.filters.consistency import PLUGIN, Params, decision
 from engine.images import ImageBank
 from engine.plugin import ModelUse
@@ -33,28 +33,25 @@ class Judge:
         self.remarks = remarks
         self.questions: list[Question] = []
         self.choices: list[tuple[str, ...]] = []
+        self.num_remarks = 0
 
-    def write(self, questions: Sequence[Question], *_: object, **__: object) -> list[str | None]:
-        assert self.remarks is not None, "the judge is scored, it writes nothing"
-        self.questions.extend(questions)
-        return list(self.remarks)
-
-    def score(self, questions: Sequence[Question], choices: Sequence[str]) -> list[LogProbs]:
-        self.questions.extend(questions)
-        self.choices.append(tuple(choices))
-        return list(self.answers)
+    def answer(self, use: ModelUse, asked: Score | Write) -> LogProbs | str:
+        self.questions.append(asked.question)
+        if isinstance(asked, Write):
+            assert self.remarks is not None, "the judge is scored, it writes nothing"
+            self.num_remarks += 1
+            return self.remarks[self.num_remarks - 1]
+        self.choices.append(asked.choices)
+        return self.answers[len(self.choices) - 1]
 
 
 def judged(judge: Judge, folder: Path, **settings: object) -> list[Decision]:
     """Return the decisions on as many tasks as the judge has answers."""
 
-    def open_model(use: ModelUse) -> Model:
-        return judge
-
-    context = FilterContext(ImageBank([folder]), {}, open_model, PROMPTS, kept_nowhere, 0)
+    context = FilterContext(ImageBank([folder]), {}, PROMPTS, kept_nowhere, 0)
     params = Params(judge=ModelUse(model="j"), prompt="p@1", **settings)  # type: ignore[arg-type]
     tasks = [a_task(a_pair(n), n) for n in range(len(judge.answers))]
-    return verdicts_of(PLUGIN, params, context, tasks)
+    return verdicts_of(PLUGIN, params, context, tasks, judge.answer)
 
 
 def test_the_judge_reads_instruction_and_both_answers_only(tmp_path: Path) -> None:
@@ -143,8 +140,6 @@ def test_the_judge_may_be_asked_what_is_wrong_with_what_it_turns_down(tmp_path: 
 
     decisions = judged(judge, tmp_path, remark="why@1")
 
-    assert [question.text for question in judge.questions[3:]] == [
-        "Why not result 1?",
-        "Why not result 2?",
-    ]
+    remarks = [one.text for one in judge.questions if one.text.startswith("Why")]
+    assert remarks == ["Why not result 1?", "Why not result 2?"]
     assert [one.notes.get("remark") for one in decisions if one] == [None, "It is one.", None]

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from engine import package_data, plugin, prompts
-from engine.filters import Decision, FilterContext, Kept, Model, Question, Verdict
+from engine.filters import Decision, FilterContext, Kept, Question, Score, Verdict, Write
 from engine.images import ImageBank
 from engine.plugin import ModelUse
 from tests.filters.building import kept_nowhere, verdicts_of
@@ -37,14 +37,13 @@ class Told:
         self.writes = write
         self.questions: list[Question] = []
 
-    def write(self, questions, max_new_tokens, *, temperature=0.0, draw=0) -> list[str | None]:
+    def answer(self, asked: Score | Write) -> LogProbs | str:
+        self.questions.append(asked.question)
+        if isinstance(asked, Score):
+            return self.scores[0]
         assert self.writes is not None
-        self.questions.extend(questions)
-        return [self.writes(question, draw) for question in questions]
-
-    def score(self, questions, choices) -> list[LogProbs]:
-        self.questions.extend(questions)
-        return list(self.scores)[: len(questions)]
+        answer: str = self.writes(asked.question, asked.draw)
+        return answer
 
 
 TEXTS = {
@@ -58,12 +57,12 @@ TEXTS = {
 def decided(
     name: str, folder: Path, models: dict[str, Told], *tasks: Any, **settings: Any
 ) -> list[Decision]:
-    def open_model(use: ModelUse) -> Model:
-        return models[use.model]
+    def answer(use: ModelUse, asked: Score | Write) -> LogProbs | str:
+        return models[use.model].answer(asked)
 
     plug = plugin.load("filters", name)
-    context = FilterContext(ImageBank([folder]), {}, open_model, TEXTS, kept_nowhere, 0)
-    return verdicts_of(plug, plugin.bind(plug.params, settings), context, tasks)
+    context = FilterContext(ImageBank([folder]), {}, TEXTS, kept_nowhere, 0)
+    return verdicts_of(plug, plugin.bind(plug.params, settings), context, tasks, answer)
 
 
 def reason(found: Decision) -> str | None:

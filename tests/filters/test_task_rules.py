@@ -31,17 +31,13 @@ def task(
 
 def decided(name: str, folder: Path, *tasks: Record, **settings: Any) -> list[Decision]:
     plug = plugin.load("filters", name)
-    context = FilterContext(ImageBank([folder]), {}, _no_model, {}, kept_nowhere, 0)
+    context = FilterContext(ImageBank([folder]), {}, {}, kept_nowhere, 0)
     return verdicts_of(plug, plugin.bind(plug.params, settings), context, tasks)
 
 
 def reasons(name: str, folder: Path, *tasks: Record, **settings: Any) -> list[str | None]:
     found = decided(name, folder, *tasks, **settings)
     return [one.reason if isinstance(one, Verdict) else None for one in found]
-
-
-def _no_model(use: object) -> Any:
-    raise AssertionError("rules ask no model")
 
 
 @pytest.mark.parametrize(

@@ -117,6 +117,30 @@ def test_the_published_run_takes_about_the_published_time():
     assert value(found["train"].wall_h) == pytest.approx(32, rel=0.4)
 
 
+def test_every_model_that_a_filter_asks_counts_and_only_the_largest_is_in_memory():
+    judge, model = "judge: {model: pocket/judge}", "model: {model: pocket/base}"
+    asking = {
+        "one": f"[{{use: consistency, {judge}}}]",
+        "two": f"[{{use: consistency, {judge}}}, {{use: grounded, {judge}}}]",
+        "votes": f"[{{use: votes, judges: [{{{judge}}}, {{{judge}}}]}}]",
+        "looks": f"[{{use: grounded, sees: image, prompt: grounded_image@1, {judge}}}]",
+        "guesses": f"[{{use: needs_image, {model}}}]",
+        "tries": f"[{{use: difficulty, num_answers: 4, {model}}}]",
+    }
+    found = {
+        name: forecasts(plan_of("quickstart", f"filters.tasks={filters}"), [])["filter"]
+        for name, filters in asking.items()
+    }
+    tokens = {name: value(one.tokens) for name, one in found.items()}
+
+    assert found["one"].gpu_memory_gb is not None
+    assert value(found["one"].gpu_memory_gb) == value(found["votes"].gpu_memory_gb)
+    assert tokens["votes"] == pytest.approx(2 * tokens["one"])
+    assert tokens["one"] < tokens["two"]
+    assert tokens["looks"] > tokens["guesses"] > 0
+    assert tokens["tries"] > 4 * tokens["guesses"]
+
+
 def test_cost_is_hours_times_price():
     found = forecasts(plan_of("biomed"), [], fleet=Fleet(DEVICES["h100"], 1, 2.5))["train"]
 

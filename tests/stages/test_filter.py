@@ -58,8 +58,9 @@ def yes(request: Request) -> Completion:
 def judging(session: FakeSession | LazySession, tools: Tools) -> list[_filtering.OpenFilter]:
     """Return the consistency filter, its judge being a session."""
     judge = {"model": "judge"}
-    context = _filtering.filter_context([], {}, tools, lambda use: session)
-    return _filtering.open_filters([Use("consistency", 1, {"judge": judge})], context)
+    uses = [Use("consistency", 1, {"judge": judge})]
+    context = _filtering.filter_context([], {}, tools)
+    return _filtering.open_filters(uses, context, lambda use: session)
 
 
 def ask_all(session: FakeSession | LazySession, tools: Tools, *shards: int) -> list[str | None]:

@@ -17,7 +17,7 @@ from engine.plan.journal import cut
 from engine.plan.stage import Part, PartDone
 from engine.plugin import bound_use
 from engine.records import Record
-from engine.stages import _filtering
+from engine.stages import _filtering, _findings
 from tests.filters.building import artifact, kept_nowhere, verdicts_of
 from tests.sources.building import picture
 from tests.stages.running import Bench
@@ -56,17 +56,20 @@ class Workplace:
                 asked.append([request.turns[0].text for request in requests])
                 return super().generate(requests, sampling)
 
-        context = _filtering.filter_context([self.pairs], {}, tools, lambda use: Noting(rule))
-        return _filtering.open_filters([bound_use("filters", use) for use in uses], context)
+        context = _filtering.filter_context([self.pairs], {}, tools)
+        bound = [bound_use("filters", use) for use in uses]
+        return _filtering.open_filters(bound, context, lambda use: Noting(rule))
 
     def part(self, uses: Sequence[Mapping[str, Any]], part: Part) -> None:
         tools = replace(self.bench.tools("shared"), part=part)
         filters = self._filters(uses, "shared", part)
         with pytest.raises(PartDone):
-            _filtering.measure_share(filters, self._shards, tools, len(self.tasks), "tasks")
+            _findings.find_out(filters, self._shards, tools, len(self.tasks), "tasks")
 
     def whole(self, uses: Sequence[Mapping[str, Any]], scratch: str) -> list[Any]:
         filters = self._filters(uses, scratch, None)
+        tools = self.bench.tools(scratch)
+        _findings.find_out(filters, self._shards, tools, len(self.tasks), "tasks")
         found = [_filtering.apply(filters, n, rows) for n, rows in enumerate(self._shards())]
         return [drop for drops in found for _, drop in drops]
 
@@ -129,7 +132,7 @@ def test_a_part_says_how_far_it_is(tmp_path: Path, monkeypatch: pytest.MonkeyPat
 SETTINGS = {"caption_length": {"min_words": 2}, "duplicate_instruction": {"scope": "all"}}
 OF_TASKS = ("answer_in_question", "duplicate_instruction", "language", "refusal", "task_length")
 # Those that ask a model decide about a row by what it said of that row.
-RULES = [n for n in plugin.names("filters") if not plugin.load("filters", n).needs_accelerator]
+RULES = [n for n in plugin.names("filters") if not plugin.load("filters", n).inquire]
 
 
 @pytest.mark.parametrize("name", RULES)
@@ -144,11 +147,7 @@ def test_a_filter_that_remembers_nothing_minds_no_order(tmp_path: Path, name: st
     bank = ImageBank([work.pairs.path])
 
     def verdicts(shown: list[Record]) -> list[Any]:
-        context = FilterContext(bank, {"b": work.pairs}, _no_model, {}, kept_nowhere, 0)
+        context = FilterContext(bank, {"b": work.pairs}, {}, kept_nowhere, 0)
         return verdicts_of(plug, params, context, shown)
 
     assert plug.remembers == (verdicts(records) != verdicts(records[::-1])[::-1])
-
-
-def _no_model(use: object) -> Any:
-    raise AssertionError("these filters ask no model")

@@ -120,11 +120,13 @@ def test_a_guilty_request_is_never_asked_again(tmp_path: Path) -> None:
     first = Isolated(
         FakeSession(lambda request: said("x")),
         Suspicion(tmp_path, "m", has_crashed=False),
+        "model",
         is_continuous=False,
     )
     first._suspicion.begin(_digest(bad))
     session = FakeSession(lambda request: said("x"))
-    again = Isolated(session, Suspicion(tmp_path, "m", has_crashed=True), is_continuous=False)
+    suspicion = Suspicion(tmp_path, "m", has_crashed=True)
+    again = Isolated(session, suspicion, "model", is_continuous=False)
 
     done = again.generate([bad, good], Sampling(4))
 
@@ -135,4 +137,4 @@ def test_a_guilty_request_is_never_asked_again(tmp_path: Path) -> None:
 def _digest(request: Request) -> str:
     from engine.stages._isolation import digest_of
 
-    return digest_of(request)
+    return digest_of(request, "model")
