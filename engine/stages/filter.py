@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Annotated
 
-from engine.artifacts import Inputs, Outputs
+from engine.artifacts import Artifact, Inputs, Outputs
 from engine.plan import journal
 from engine.plan.stage import Needs, Port, Stage, Tools
 from engine.plugin import Family, Use
@@ -24,22 +24,34 @@ class Params:
 
 def run(inputs: Inputs, params: Params, outputs: Outputs, tools: Tools) -> None:
     """Write `kept` and `dropped`."""
+    with Models.of(tools) as models:
+        filter_tasks(inputs["tasks"], inputs["images"], models, params, outputs, tools)
+
+
+def filter_tasks(
+    tasks: Artifact,
+    images: Artifact,
+    models: Models,
+    params: Params,
+    outputs: Outputs,
+    tools: Tools,
+) -> None:
+    """Put tasks through the filters, and write what they keep and what they drop."""
     outputs.rows("kept")
     outputs.rows("dropped")
-    total, done = inputs["tasks"].num_rows("tasks"), 0
-    context = _filtering.filter_context([inputs["images"]], {}, tools)
+    total, done = tasks.num_rows("tasks"), 0
+    context = _filtering.filter_context([images], {}, tools)
+    filters = _filtering.open_filters(params.filters, context, models.get)
 
     def shards() -> Iterator[list[Record]]:
-        return journal.cut(inputs["tasks"].records("tasks"), _filtering.SHARD_ROWS)
+        return journal.cut(tasks.records("tasks"), _filtering.SHARD_ROWS)
 
-    with Models.of(tools) as models:
-        filters = _filtering.open_filters(params.filters, context, models.get)
-        told = _findings.find_out(filters, shards, tools, total, "tasks")
-        for number, rows in enumerate(shards()):
-            for record, drop in _filtering.apply(filters, number, rows):
-                _write(record, drop, outputs)
-            done += len(rows)
-            tools.progress(max(done, told), total, "tasks")
+    told = _findings.find_out(filters, shards, tools, total, "tasks")
+    for number, rows in enumerate(shards()):
+        for record, drop in _filtering.apply(filters, number, rows):
+            _write(record, drop, outputs)
+        done += len(rows)
+        tools.progress(max(done, told), total, "tasks")
 
 
 def _write(record: Record, drop: _filtering.Drop | None, outputs: Outputs) -> None:

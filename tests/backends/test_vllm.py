@@ -34,6 +34,9 @@ filters:
       judge: {{model: pocket/judge, backend: {{use: vllm, max_model_len: 512}}}}
       prompt: consistency_pocket@1
       as_chat: true
+    - use: needs_image
+      model: {{model: pocket/base, backend: {{use: vllm, max_model_len: 512}}}}
+      action: weigh
 mix: {{pipeline: single_stage, parts: {{synthetic: 1.0, captions: 1.0}}}}
 base: {{model: pocket/base, method: full, train: [language]}}
 training: {{learning_rate: 1.0e-3, global_batch_size: 8}}
@@ -113,6 +116,14 @@ def test_an_adapter_without_effect_stops_the_run(model: Path, tmp_path: Path):
     found = _session("adapted", str(model), str(adapter))
 
     assert found == {"error": f"the adapter `{adapter}` does not change what the model says"}
+
+
+def test_a_model_that_is_asked_has_the_machine_for_itself():
+    found = _session("one_by_one")
+
+    assert found["engines"] == [1, 1, 1]
+    assert found["left"] == []
+    assert found["raw"][0] == found["raw"][2] != found["raw"][1]
 
 
 def test_two_copies_of_a_model_share_the_requests():

@@ -18,8 +18,10 @@ from engine import images, package_data, plugin
 from engine.backends import Ask, Choices, Completion, Flow, ModelFiles, Request, Sampling
 from engine.diagnostics import EngineDiedError, StageError
 from engine.plan.stage import Machine
+from engine.plugin import ModelUse
 from engine.pocket import shapes
 from engine.records import ImagePart, user
+from engine.stages._models import LazySession, Models
 from tests.backends import adapters
 from tests.backends.ask_backend import requests
 
@@ -158,6 +160,21 @@ def adapted(folder: str, adapter: str | None = None) -> dict[str, Any]:
     return {"scores": scored[0].log_probs}
 
 
+def one_by_one() -> dict[str, Any]:
+    """Ask two models in turn, as filters do; count the engines that are in memory meanwhile."""
+    found: dict[str, Any] = {"engines": [], "raw": []}
+    with Models(_lazily) as models:
+        for name in ("judge", "base", "judge"):
+            done = models.get(ModelUse(model=name)).generate(requests("judge", 8), GREEDY)
+            found["engines"].append(len(_engine_processes()))
+            found["raw"].append([one.raw for one in done])
+    return found | {"left": _engine_processes()}
+
+
+def _lazily(use: ModelUse) -> LazySession:
+    return LazySession(lambda: opened("vllm", package_data.pocket_model(use.model)), lambda: True)
+
+
 def copies() -> dict[str, Any]:
     """Answer with two copies of the model."""
     import multiprocessing
@@ -175,6 +192,7 @@ SESSIONS: dict[str, Callable[..., dict[str, Any]]] = {
     "judge": judge,
     "base": base,
     "copies": copies,
+    "one_by_one": one_by_one,
     "adapted": adapted,
 }
 

@@ -1,4 +1,4 @@
-"""How fast the stage `generate` and the judge are on vLLM, against the bare engine.
+"""How fast the stages `generate` and `filter` are on vLLM, against the bare engine.
 
     <python with vLLM> -m tests.bench.generate_speed [--rounds 4] [--rows 2000] [--temperature 1]
 
@@ -10,7 +10,7 @@ With the same pairs and settings, each in a process of its own:
 * `stage`: the stage `generate`, from pairs on the disk to tasks on the disk, journal included;
 * `label`: the judge writes its label as text after a few-shot prompt, without a prefix cache;
 * `score`: the judge scores the labels in one prefill, the few-shot prompt shared;
-* `shards`: the same in shards of 256, as the stage `filter` asks.
+* `filter`: the stage `filter`, which does so, from tasks on the disk to tasks on the disk.
 
 Only the work is timed, with empty caches, not the start of an engine. They work in turns, and those
 who wait are stopped, since a machine's pace changes from minute to minute. Prints how many times
@@ -39,23 +39,27 @@ import tempfile
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
+from dataclasses import asdict
 from itertools import chain
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from engine import images, package_data
+from engine import images, package_data, prompts
 from engine.backends import Choices, ModelFiles, Request
 from engine.plan.journal import cut
 from engine.pocket import captions, facts, judge_items, shapes
-from engine.records import Kind, Meta, pair, user
-from engine.stages._filtering import SHARD_ROWS
+from engine.records import Kind, Meta, Record, assistant, make_record, pair, user
 
 CHUNK, NUM_SEQS = 500, 256  # of the reference code; `--seqs` keeps their proportion
 NUM_SHOTS = 8
 MAX_NEW = 500
 LABELS = (" Yes", " No", " Open")
+SHOWN = (
+    "Question: {instruction}\nInformative answer: {informative}\nPrecise answer: {precise}\n"
+    "Consistent:"
+)
 GENERATING = ("bare", "chunks", "stage")
-JUDGING = ("label", "score", "shards")
+JUDGING = ("label", "score", "filter")
 SIZES = (  # of the 24 samples of the reference code, in pixels
     *((200, 133), (250, 250), (250, 250), (282, 188), (300, 200), *[(328, 246)] * 5),
     *((410, 273), (410, 273), (410, 274), (410, 307), (410, 316), (410, 329), (610, 458)),
@@ -190,12 +194,8 @@ def chunks(engine: Any, pairs: Pairs, load: Load) -> None:
 
 def stage(session: Any, pairs: Pairs, temperature: float) -> None:
     """Run the stage `generate` on an open session."""
-    from engine.artifacts import Outputs
-    from engine.backends.vllm import PLUGIN
     from engine.plugin import ModelUse
-    from engine.stages._models import LazySession
     from engine.stages.generate import Params, write_tasks
-    from tests.stages.running import Bench
     from tests.stages.talking import prompt_texts
 
     params = Params(
@@ -210,26 +210,73 @@ def stage(session: Any, pairs: Pairs, temperature: float) -> None:
         task_types={},
         row_set="pairs",
     )
-    with tempfile.TemporaryDirectory(dir=pairs.folder) as folder:
-        outputs = Outputs(Path(folder) / "out")
+    with workplace(pairs.folder, prompt_texts()) as (outputs, tools):
+        write_tasks(pairs.artifact, pairs.bank, lazy(session), params, outputs, tools)
+
+
+@contextmanager
+def workplace(folder: Path, prompts: dict[str, str]) -> Iterator[tuple[Any, Any]]:
+    """Give a stage its outputs and tools, in a folder that is gone afterwards."""
+    from engine.artifacts import Outputs
+    from tests.stages.running import Bench
+
+    with tempfile.TemporaryDirectory(dir=folder) as place:
+        outputs = Outputs(Path(place) / "out")
         outputs.path.mkdir()
-        tools = Bench(Path(folder), prompts=prompt_texts()).tools("scratch")
-        lazy = LazySession(lambda: session, lambda: PLUGIN.is_continuous)
-        write_tasks(pairs.artifact, pairs.bank, lazy, params, outputs, tools)
+        yield outputs, Bench(Path(place), prompts=prompts).tools("scratch")
         outputs.counts()
 
 
-def items(count: int) -> list[Request]:
-    """Return what the judge is asked, each after the same examples."""
+def lazy(session: Any) -> Any:
+    """Return an open session as stages hold it."""
+    from engine.backends.vllm import PLUGIN
+    from engine.stages._models import LazySession
 
-    def shown(item: judge_items.JudgeItem) -> str:
-        text = f"Question: {item.instruction}\nInformative answer: {item.informative}\n"
-        return f"{text}Precise answer: {item.precise}\nConsistent:"
+    return LazySession(lambda: session, lambda: PLUGIN.is_continuous)
 
-    shots = [judge_items.judge_item(91, "shots", number) for number in range(NUM_SHOTS)]
-    before = "".join(f"{shown(one)} {one.label}\n\n" for one in shots)
-    found = [judge_items.judge_item(91, "speed", number) for number in range(count)]
-    return [Request((user(before + shown(one)),), is_raw=True) for one in found]
+
+class Items:
+    """Tasks to judge, on the disk and as prompts, each after the same examples."""
+
+    def __init__(self, folder: Path, count: int) -> None:
+        from tests.stages.talking import image_bank, rows_artifact
+
+        shots = [judge_items.judge_item(91, "shots", number) for number in range(NUM_SHOTS)]
+        told = [asdict(one) for one in shots]
+        self.template = "".join(f"{SHOWN.format(**one)} {one['label']}\n\n" for one in told)
+        self.template += SHOWN.replace("{", "{{").replace("}", "}}")
+        self.folder = folder
+        self.found = [judge_items.judge_item(91, "speed", number) for number in range(count)]
+        self.artifact = rows_artifact(
+            folder / "tasks", tasks=[self._task(number) for number in range(count)]
+        )
+        image_bank(self.artifact.path / "images", 1)
+
+    def _task(self, number: int) -> Record:
+        item = self.found[number]
+        turns = (
+            user(item.instruction),
+            assistant(item.informative, style="informative"),
+            assistant(item.precise, style="precise"),
+        )
+        return make_record((), turns, Meta(Kind.TASK, f"t{number}"))
+
+    def requests(self) -> list[Request]:
+        """Return what the judge is asked."""
+        texts = [prompts.render(self.template, **asdict(one)) for one in self.found]
+        return [Request((user(text),), is_raw=True) for text in texts]
+
+
+def judging(session: Any, items: Items) -> None:
+    """Run the stage `filter` on an open session."""
+    from engine.plugin import Use
+    from engine.stages._models import Models
+    from engine.stages.filter import Params, filter_tasks
+
+    params = Params(filters=(Use("consistency", 2, {"judge": {"model": "m"}}),))
+    models = Models(lambda use: lazy(session))
+    with workplace(items.folder, {"consistency@2": items.template}) as (outputs, tools):
+        filter_tasks(items.artifact, items.artifact, models, params, outputs, tools)
 
 
 def label(engine: Any, asked: list[Request]) -> None:
@@ -240,17 +287,16 @@ def label(engine: Any, asked: list[Request]) -> None:
     engine.generate([one.turns[0].text for one in asked], rules, use_tqdm=False)
 
 
-def score(session: Any, asked: list[Request], shard: int) -> None:
-    """Let the judge score the labels, so many at a time."""
-    for some in cut(asked, shard):
-        session.score([Choices(one, LABELS) for one in some])
+def score(session: Any, asked: list[Request]) -> None:
+    """Let the judge score the labels, all in one call."""
+    session.score([Choices(one, LABELS) for one in asked])
 
 
 @contextmanager
 def opened(name: str, load: Load) -> Iterator[tuple[Work, Work]]:
     """Open the engine of one that takes turns; give its work, and what empties the caches."""
     model = "synthesizer" if name in GENERATING else "judge"
-    is_session = name in ("stage", "score", "shards")
+    is_session = name in ("stage", "score", "filter")
     settings: dict[str, Any] = {}
     if not is_session:
         settings = {"block_size": 32} if name in GENERATING else {"enable_prefix_caching": False}
@@ -258,15 +304,16 @@ def opened(name: str, load: Load) -> Iterator[tuple[Work, Work]]:
     engine = opener(model, load.seqs, **settings)
     with tempfile.TemporaryDirectory() as folder:
         pairs = Pairs(Path(folder), load.rows if name in GENERATING else 0)
-        prompts = pairs.prompts(range(load.rows)) if name == "bare" else []
-        asked = [] if name in GENERATING else items(load.rows)
+        opened_all = pairs.prompts(range(load.rows)) if name == "bare" else []
+        items = Items(Path(folder), load.rows if name in JUDGING else 0)
+        asked = items.requests()
         works: dict[str, Work] = {
-            "bare": lambda: bare(engine, prompts, load.temperature),
+            "bare": lambda: bare(engine, opened_all, load.temperature),
             "chunks": lambda: chunks(engine, pairs, load),
             "stage": lambda: stage(engine, pairs, load.temperature),
             "label": lambda: label(engine, asked),
-            "score": lambda: score(engine, asked, len(asked)),
-            "shards": lambda: score(engine, asked, SHARD_ROWS),
+            "score": lambda: score(engine, asked),
+            "filter": lambda: judging(engine, items),
         }
         yield works[name], (lambda: forget(engine, is_session=is_session))
     if is_session:
@@ -432,7 +479,7 @@ def main() -> None:
         told |= counting(load)
     if wanted.only in (None, "judge"):
         found = in_turns(JUDGING, load, wanted.rounds)
-        told |= ratios(found, "label", "shards") | ratios(found, "score", "shards")
+        told |= ratios(found, "label", "filter") | ratios(found, "score", "filter")
     print(json.dumps(told))
 
 
