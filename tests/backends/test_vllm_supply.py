@@ -1,10 +1,13 @@
-"""How many prompts vLLM is given at once; needs no vLLM."""
+"""How vLLM is started and supplied; needs no vLLM."""
 
 from __future__ import annotations
 
+import sys
+from types import SimpleNamespace
+
 import pytest
 
-from engine.backends._vllm_engine import _supply
+from engine.backends._vllm_engine import _one_process, _supply
 from engine.backends.vllm import Params
 from engine.plan.stage import Machine
 
@@ -25,3 +28,14 @@ def test_prompts_in_hand_grow_with_the_batch(
     params = Params(max_num_seqs=seqs, data_parallel_size=copies)
 
     assert _supply(params, Machine(device=device)) == expected
+
+
+def test_a_vllm_that_does_not_tell_how_it_binds_threads_keeps_its_two_processes(
+    monkeypatch: pytest.MonkeyPatch,
+):
+    monkeypatch.setitem(sys.modules, "vllm.utils.ompmultiprocessing", None)
+    parallel = SimpleNamespace(world_size_across_dp=1, distributed_executor_backend="mp")
+    device = SimpleNamespace(device_type="cpu")
+
+    with _one_process(SimpleNamespace(parallel_config=parallel, device_config=device)):
+        assert parallel.distributed_executor_backend == "mp"
