@@ -192,7 +192,11 @@ def _started(config: Any, path: str) -> _Started:
     async def begin() -> Any:
         from vllm.v1.engine.async_llm import AsyncLLM
 
-        return AsyncLLM.from_vllm_config(config, disable_log_stats=True)
+        core = AsyncLLM.from_vllm_config(config, disable_log_stats=True)
+        # It prepares a first image in a thread of its own, which may go on; two at a time would
+        # spoil the cache of images. This waits for it.
+        await core.reset_mm_cache()
+        return core
 
     try:
         with _one_process(config):
