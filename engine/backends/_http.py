@@ -2,6 +2,10 @@
 
 Servers say how long to wait (`Retry-After`, `x-ratelimit-reset-*`); one that does makes all
 requests wait, since they share the limit.
+
+A request that fails as often as it may is to blame itself, or the server is down or its quota used
+up. When nobody else was answered meanwhile, the last one that was answered is asked again, and
+tells which.
 """
 
 from __future__ import annotations
@@ -20,6 +24,7 @@ from engine.diagnostics import StageError
 
 PASSING = frozenset((408, 409, 425, 429, 500, 502, 503, 504, 529))
 REFUSED = frozenset((401, 403))
+LIMITS = ("max_tokens", "max_completion_tokens")
 FIRST_PAUSE_S, LONGEST_PAUSE_S = 0.5, 60.0
 LONGEST_WISH_S = 900.0  # of a server; longer ones are not waited for
 SHOWN_CHARS = 300
@@ -43,6 +48,10 @@ class Poster:
     secret: str | None
     max_retries: int
     _not_before: float = 0.0  # of the loop's clock
+    _num_posted: int = 0
+    _latest_good: int = 0  # number of the one posted last of those that were answered
+    _last_good: tuple[str, Mapping[str, Any], Callable[[Any], bool]] | None = None
+    _probing: asyncio.Lock = field(default_factory=asyncio.Lock)
     _jitter: random.Random = field(default_factory=random.Random)  # pauses only, never results
 
     async def post(
@@ -51,11 +60,12 @@ class Poster:
         """Return the server's answer.
 
         Raise RefusalError for a request that it cannot serve or that failed too often, and
-        StageError if it refuses the key.
+        StageError if it refuses the key, or answers nobody any more.
         """
-        last = "no attempt"
+        last, number = "no attempt", 0
         for attempt in range(self.max_retries + 1):
             await self._wait()
+            number = self._next()
             try:
                 response = await self.client.post(path, json=body)
             except Exception as error:
@@ -68,6 +78,8 @@ class Poster:
             if response.status_code == 200:
                 found = _json(response.content)
                 if isinstance(found, dict) and is_good(found):
+                    self._latest_good = max(self._latest_good, number)
+                    self._last_good = (path, body, is_good)
                     return found
                 last = f"a broken answer: {self._shown(response.text)}"
             elif response.status_code in REFUSED:
@@ -81,7 +93,39 @@ class Poster:
             else:
                 last = f"status {response.status_code}: {self._message(response)}"
             await self._pause(attempt)
-        raise RefusalError(0, f"failed {self.max_retries + 1} times, at last with {last}")
+        failed = f"failed {self.max_retries + 1} times, at last with {last}"
+        async with self._probing:
+            if self._latest_good < number and not await self._answers():
+                raise StageError(
+                    f"the server answers nobody any more: a request {failed}",
+                    hint="what is finished is kept; once it answers again, run again",
+                    is_transient=True,
+                )
+        raise RefusalError(0, failed)
+
+    async def _answers(self) -> bool:
+        """Tell whether the server still answers what it answered before, if it ever did."""
+        if self._last_good is None:
+            return True
+        path, body, is_good = self._last_good
+        body = {**body, **{name: 1 for name in LIMITS if name in body}}
+        await self._wait()
+        number = self._next()
+        try:
+            response = await self.client.post(path, json=body)
+        except Exception as error:
+            if not _is_transport(error):
+                raise
+            return False
+        found = _json(response.content) if response.status_code == 200 else None
+        if not isinstance(found, dict) or not is_good(found):
+            return False
+        self._latest_good = max(self._latest_good, number)
+        return True
+
+    def _next(self) -> int:
+        self._num_posted += 1
+        return self._num_posted
 
     async def _wait(self) -> None:
         loop = asyncio.get_running_loop()

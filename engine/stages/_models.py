@@ -121,6 +121,9 @@ class LazySession:
         self._open_now = open_now
         self._session: Session | None = None
         self._num_runs = 0
+        self._num_asked = 0
+        self._in_hand: set[int] = set()  # until the first answer
+        self._last_in_doubt = 0  # asked by the time so many had failed
         self.make_room: Callable[[], None] = _nothing  # called before the model is loaded
         self._has_answered = False
         self._failures: list[str] = []
@@ -156,9 +159,16 @@ class LazySession:
         return self._counted(self._opened().run(map(self._watched, chain([first], waiting))))
 
     def _counted(self, results: Iterator[tuple[int, Result]]) -> Iterator[tuple[int, Result]]:
+        """Hand results on, once there was an answer: until then they may be nobody's fault."""
         self._num_runs += 1
+        held = []
         try:
-            yield from results
+            for result in results:
+                held.append(result)
+                if self._has_answered:
+                    yield from held
+                    held.clear()
+            yield from held
         finally:
             self._num_runs -= 1
 
@@ -171,7 +181,11 @@ class LazySession:
             except StopIteration as end:
                 result: Result = end.value
                 return result
+            self._num_asked += 1
+            number = self._num_asked
+            self._in_hand.add(number)
             reply = yield question
+            self._in_hand.discard(number)
             self._note([reply.error])
 
     def _opened(self) -> Session:
@@ -181,12 +195,17 @@ class LazySession:
         return self._session
 
     def _note(self, errors: Sequence[str | None]) -> None:
-        """Count failures until the first answer. Raise StageError when they are too many."""
+        """Count failures until the first answer. Raise StageError when they are too many.
+
+        A refusal comes at once and an answer takes its time, so what is in hand is waited for.
+        """
         self._has_answered |= any(error is None for error in errors)
         if self._has_answered:
             return
         self._failures += [error for error in errors if error is not None]
-        if len(self._failures) >= SURELY_BROKEN:
+        if len(self._failures) < SURELY_BROKEN:
+            self._last_in_doubt = self._num_asked
+        elif not any(number <= self._last_in_doubt for number in self._in_hand):
             raise StageError(
                 f"the first {len(self._failures)} requests all failed; the first of them: "
                 f"{self._failures[0]}",

@@ -29,6 +29,8 @@ class Hostile(ThreadingHTTPServer):
         super().__init__(("127.0.0.1", 0), _Handler)
         self.models = models
         self.answer_s = answer_s
+        self.good_for = -1  # requests, and then it does what `then` says, whoever asks
+        self.then = ""
         self.bodies: list[dict[str, Any]] = []
         self.asked: list[tuple[float, str]] = []
         self.paths: list[str] = []
@@ -84,6 +86,8 @@ class _Handler(BaseHTTPRequestHandler):
         what, _, times = text.split(" ")[0].partition("*")
         if times and number > int(times):
             what = "good"
+        if 0 <= self.server.good_for < len(self.server.asked):
+            what = self.server.then
         time.sleep(self.server.answer_s)
         good = _good(text, body)
         match what:

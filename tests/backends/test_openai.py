@@ -103,6 +103,37 @@ def test_half_of_all_answers_may_fail_and_none_is_lost_or_mixed_up(opened: Any):
         assert is_bad or one.text == f"said {request.turns[0].text}"
 
 
+@pytest.mark.parametrize("trouble", ["reset", "429", "503", "notjson", "hang"])
+def test_a_server_that_stops_answering_costs_no_row(opened: Any, server: Hostile, trouble: str):
+    server.good_for, server.then = 20, trouble
+    session = opened(max_retries=1, max_concurrency=8, timeout_s=0.2)
+    flows = (_once(chat(f"good {n}")) for n in range(60))
+    done: list[Completion] = []
+
+    with pytest.raises(StageError, match="answers nobody any more: a request failed") as error:
+        done.extend(one for _, one in session.run(flows))
+
+    assert error.value.is_transient
+    assert all(one.error is None for one in done)
+
+
+def _once(request: Request) -> Flow[Completion]:
+    reply: Completion = yield Ask(request, GREEDY)
+    return reply
+
+
+@pytest.mark.parametrize("trouble", ["500*9", "reset*9", "hang*9"])
+def test_a_bad_request_that_is_asked_alone_is_told_from_a_server_that_is_down(
+    opened: Any, server: Hostile, trouble: str
+):
+    session = opened(max_retries=1, max_concurrency=1, timeout_s=0.2)
+    done = session.generate([chat("good 1"), chat(trouble), chat("good 2")], GREEDY)
+
+    assert [one.finish for one in done] == ["stop", "error", "stop"]
+    probe = server.bodies[3]
+    assert (probe["messages"][0]["content"], probe["max_tokens"]) == ("good 1", 1)
+
+
 def test_a_request_that_hangs_times_out(opened: Any, server: Hostile):
     hangs, good = opened(timeout_s=0.2, max_retries=1).generate(
         [chat("hang*9"), chat("good")], GREEDY

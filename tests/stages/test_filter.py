@@ -1,15 +1,17 @@
 from __future__ import annotations
 
+from collections.abc import Iterable, Iterator
+from itertools import islice
 from pathlib import Path
 
 import pytest
 
 from engine.artifacts import Artifact
-from engine.backends import Completion, Request
+from engine.backends import Choices, Completion, Flow, Likelihoods, Request, Result
 from engine.diagnostics import StageError
 from engine.plan.stage import Tools
 from engine.plugin import Use
-from engine.records import from_json
+from engine.records import from_json, user
 from engine.stages import _filtering
 from engine.stages import filter as filter_stage
 from engine.stages._models import SURELY_BROKEN, LazySession
@@ -128,6 +130,54 @@ def test_a_model_is_loaded_at_the_first_request_and_closed_once(tmp_path: Path) 
         ask_all(session, tools, 1, 1)
 
     assert [session.is_closed for session in opened] == [True]
+
+
+class RefusesAtOnce(FakeSession):
+    """Refuses the first requests at once, and answers the others when many more are in hand."""
+
+    is_continuous = True
+
+    def __init__(self, num_refused: int) -> None:
+        super().__init__(yes)
+        self.num_refused = num_refused
+
+    def run(self, flows: Iterable[Flow[Result]]) -> Iterator[tuple[int, Result]]:
+        in_hand = list(islice(flows, 64))
+        for flow in in_hand:
+            next(flow)
+        for number, flow in enumerate(in_hand):
+            reply = Likelihoods((), error="too long")
+            if number >= self.num_refused:
+                reply = Likelihoods((-0.1, -3.0, -3.0))
+            try:
+                flow.send(reply)
+            except StopIteration as end:
+                yield number, end.value
+
+
+@pytest.mark.parametrize("num_refused", [SURELY_BROKEN, 63])
+def test_refusals_that_overtake_the_first_answer_stop_nothing(num_refused: int) -> None:
+    with LazySession(lambda: RefusesAtOnce(num_refused), lambda: True) as session:
+        done = list(session.run(scored() for _ in range(64)))
+
+    assert [number for number, _ in done] == list(range(64))
+    assert [reply.error for _, reply in done] == ["too long"] * num_refused + [None] * (
+        64 - num_refused
+    )
+
+
+def test_nothing_is_handed_on_before_it_is_clear_that_the_model_answers() -> None:
+    session = LazySession(lambda: RefusesAtOnce(64), lambda: True)
+    done = []
+    with pytest.raises(StageError, match="too long"):
+        done.extend(session.run(scored() for _ in range(64)))
+
+    assert done == []
+
+
+def scored() -> Flow[Likelihoods]:
+    reply: Likelihoods = yield Choices(Request((user("?"),)), (" Yes", " No", " Open"))
+    return reply
 
 
 def judge_bench(folder: Path) -> Bench:
