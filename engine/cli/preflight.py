@@ -33,6 +33,7 @@ from engine.runtime.machine import Settings
 _CORE_OPERATIONS_S, _MAX_DAYS, _DAY_S = 2e11, 30, 86_400
 _LABELS = {
     "no-gpu": "GPU",
+    "too-few-gpus": "GPU",
     "backend-missing": "backend",
     "too-large-for-machine": "memory",
     "too-slow-for-machine": "time",
@@ -100,6 +101,7 @@ def findings(ground: Ground) -> list[Diagnostic]:
     missing = absent.of_nodes(ground.nodes, os.environ)
     return [
         *_backends(ground),
+        *_gpus(ground),
         *_memory(ground, models),
         *_time(ground, models),
         *_disk(ground, absent.size_gb(missing, finder)),
@@ -147,6 +149,22 @@ def _backends(ground: Ground) -> Iterator[Diagnostic]:
     if ground.settings.device == "cpu" and (not is_here or installed.needs_gpu(VLLM, python)):
         message = f"{who}, which needs an NVIDIA GPU; none can be used here"
         yield Diagnostic("no-gpu", message, span)
+
+
+def _gpus(ground: Ground) -> Iterator[Diagnostic]:
+    """Yield the first node that splits or copies a model over more GPUs than there are."""
+    there = ground.settings.num_gpus
+    wanted = ((node, least.gpus_of(node)) for node in ground.nodes if node.needs.accelerator)
+    node, num = next(((node, num) for node, num in wanted if num > max(there, 1)), (None, 0))
+    if node is None or ground.settings.device == "cpu":
+        return
+    message = (
+        f"`{node.id}` has a model on {num} GPUs (`tensor_parallel_size` times "
+        f"`data_parallel_size`); this machine has {there}"
+    )
+    span = planning.origin_of(node, ground.planned.folder)
+    hint = "without either, a stage is shared by as many processes as there are GPUs"
+    yield Diagnostic("too-few-gpus", message, span, hint)
 
 
 def _memory(ground: Ground, models: Sequence[tuple[Node, Least]]) -> Iterator[Diagnostic]:

@@ -249,6 +249,7 @@ def begin(
 def _prospect(prepared: Prepared) -> Prospect:
     """Return what each node will probably take, where that is known."""
     from engine.cli import outlays, overview
+    from engine.forecast import least
     from engine.runtime.scheduler import Demand
 
     view, found = prepared.view, prepared.outlay.forecasts
@@ -259,6 +260,7 @@ def _prospect(prepared: Prepared) -> Prospect:
             memory_gb=item.estimate.peak_memory_gb if item.estimate else 0.0,
             gpu_memory_gb=_value(found[item.node.id].gpu_memory_gb),
             disk_gb=_value(found[item.node.id].disk_gb),
+            num_gpus=least.gpus_of(item.node),
         )
         for item in view.nodes
     }

@@ -58,6 +58,24 @@ def models_of(node: Node) -> Iterator[Mapping[str, Any]]:
             yield value
 
 
+def gpus_of(node: Node) -> int:
+    """Return how many GPUs a process of a node works with: of its models, the most.
+
+    A model may be split over several, and copied; none where all answer elsewhere.
+    """
+    uses = [
+        value for value in mappings_in(node.params) if "revision" in value and backend_of(value)
+    ]
+    backends = [use["backend"] for use in uses if backend_of(use) != ELSEWHERE]
+    if uses and not backends:
+        return 0
+    sizes = [
+        int(backend.get("tensor_parallel_size", 1)) * int(backend.get("data_parallel_size", 1))
+        for backend in backends
+    ]
+    return max(sizes, default=1)
+
+
 def backend_of(use: Mapping[str, Any]) -> str:
     """Return the backend that answers as a model; nothing for one that is trained."""
     return str((use.get("backend") or {}).get("use", ""))

@@ -96,7 +96,7 @@ class Machine:
 
     num_threads: int = 1  # torch threads of this node
     device: str = "cpu"  # "cpu" or "cuda"
-    num_devices: int = 1  # GPUs of this node; only training gets more than one
+    num_devices: int = 1  # GPUs of this node
     device_memory_gb: float = 0.0  # of each; 0: what the device says
     is_offline: bool = True
     shrink: int = 0  # how often the node ran out of memory before: halve batches that often

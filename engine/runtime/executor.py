@@ -300,7 +300,7 @@ class Executor:
             found = retries.retry(
                 end.exit_code, worker.last, message, out_of_memory=end.out_of_memory
             )
-            if found is None or not work.may_retry(found, self.settings.retries):
+            if found is None or not work.may_retry(part, found, self.settings.retries):
                 self._fail(work, worker, message, last.get("hint"), last)
             else:
                 pause_s = work.retry(part, self.settings.retry_pause_s, found)

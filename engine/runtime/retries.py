@@ -15,7 +15,7 @@ from typing import Any
 
 from engine.diagnostics import EngineDiedError, ExitCode, StageError
 
-MAX_CRASHES = 64  # of a node that isolates rows: enough to find a handful of bad ones
+MAX_CRASHES = 64  # of a part that isolates rows: enough to find a dozen of bad ones
 PAUSE_FACTOR = 4.0
 _LOST = (signal.SIGKILL, signal.SIGTERM, signal.SIGHUP)
 _CRASHED = (signal.SIGSEGV, signal.SIGBUS, signal.SIGABRT, signal.SIGFPE, signal.SIGILL)

@@ -41,6 +41,9 @@ class Demand:
     memory_gb: float = 0.0
     gpu_memory_gb: float = 0.0
     disk_gb: float = 0.0
+    # GPUs of one machine that a model is split over or copied to; none: it answers elsewhere, and
+    # one process asks it, so that limits and a budget count once.
+    num_gpus: int = 1
 
 
 @dataclass(frozen=True, slots=True)
@@ -153,19 +156,20 @@ def next_to_start(
         if len(found) < num_needed:
             free_gpus -= usable  # it waits; what it could use is not taken away from it
             continue
-        threads = threads_of(node, capacity)
+        threads = threads_of(node, capacity, num_needed)
         if threads > free_threads or not _has_memory(demand.memory_gb, running, capacity):
             return None
         return node, Placement(threads, tuple(found[:num_needed]), demand.memory_gb)
     return None
 
 
-def threads_of(node: Node, capacity: Capacity) -> int:
+def threads_of(node: Node, capacity: Capacity, num_gpus: int = 1) -> int:
     """Return the threads of a node: fixed by settings, never by what else is running."""
     machines = capacity.machines or ((capacity.threads, capacity.num_gpus),)
-    if node.needs.accelerator and capacity.num_gpus > 0:
+    if node.needs.accelerator and capacity.num_gpus > 0 and num_gpus > 0:
         shares = [threads // (gpus + 1) for threads, gpus in machines if gpus and threads]
-        return max(1, min(shares, default=1))  # what each of them can give
+        share = min(shares, default=0)  # what each of them can give
+        return max(1, share if node.needs.all_threads else share * num_gpus)
     widest = min(capacity.threads, max(threads for threads, _ in machines))
     return max(1, widest - 1) if node.needs.all_threads else 1
 
@@ -178,11 +182,12 @@ def num_parts(
     A fair share of what is free, counted when it starts, `num_ready` nodes being ready, itself
     included. The result is the same for any number.
     """
-    if not node.needs.sharded:
+    if not node.needs.sharded or demand.num_gpus == 0:
         return 1
     if node.needs.accelerator and capacity.num_gpus > 0:
         taken = {gpu for place in running for gpu in place.gpus} | capacity.busy_gpus
-        free = capacity.num_gpus - len(taken)
+        groups = _gpus_by_machine(capacity)
+        free = sum(len(group - taken) // demand.num_gpus for group in groups)
     else:
         free = capacity.threads - sum(place.threads for place in running)
         if capacity.memory_gb is not None and demand.memory_gb > 0:
@@ -201,10 +206,10 @@ def _usable_gpus(
 ) -> tuple[set[int], int]:
     """Return the GPUs that could serve a node, and how many of them it gets.
 
-    Training gets all those of a machine, a model one that holds it; where none is known to be large
-    enough, one of the largest: a forecast may be wrong.
+    Training gets all those of a machine, a model as many of one machine as it wants, each of which
+    holds its part; where none is known to be large enough, the largest: a forecast may be wrong.
     """
-    if not node.needs.accelerator or capacity.num_gpus == 0:
+    if not node.needs.accelerator or capacity.num_gpus == 0 or demand.num_gpus == 0:
         return set(), 0
     if node.needs.all_threads:
         groups = _gpus_by_machine(capacity)
@@ -214,7 +219,13 @@ def _usable_gpus(
         return chosen, most
     every = set(range(capacity.num_gpus))
     wanted = min(demand.gpu_memory_gb, max(_size(gpu, capacity) for gpu in every))
-    return {gpu for gpu in every if _size(gpu, capacity) >= wanted}, 1
+    fit = {gpu for gpu in every if _size(gpu, capacity) >= wanted}
+    if demand.num_gpus == 1:
+        return fit, 1
+    there = [group & fit for group in _gpus_by_machine(capacity)]
+    num = min(demand.num_gpus, max(map(len, there)))
+    enough = [group for group in there if len(group) >= num]
+    return next((group for group in enough if len(group & set(free)) >= num), enough[0]), num
 
 
 def _gpus_by_machine(capacity: Capacity) -> list[set[int]]:

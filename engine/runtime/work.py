@@ -7,6 +7,7 @@ together. Only the process that was lost is started again: the shards of the oth
 from __future__ import annotations
 
 import time
+from collections import Counter
 from dataclasses import dataclass, field
 
 from engine.plan.stage import Node, Part
@@ -36,8 +37,9 @@ class Work:
     node: Node
     num_parts: int
     attempt: int = 0  # retries so far
+    num_counted: int = 0  # of them, those of which there may be so many
     shrink: int = 0
-    num_crashes: int = 0
+    num_crashes: Counter[Part | None] = field(default_factory=Counter)
     crashed: set[Part | None] = field(default_factory=set)  # whose last process ended by a crash
     _waiting: list[Part | None] = field(default_factory=list)  # to be started
     _processes: list[Process] = field(default_factory=list)
@@ -102,11 +104,11 @@ class Work:
         if not self._processes and not self._waiting:
             self._waiting = [WHOLE]
 
-    def may_retry(self, retry: Retry, most: int) -> bool:
-        """Tell whether another attempt is left; crashes of a node that isolates count apart."""
+    def may_retry(self, part: Part | None, retry: Retry, most: int) -> bool:
+        """Tell whether another attempt is left; crashes of a part that isolates count apart."""
         if retry.is_crash and self.node.needs.isolates:
-            return self.num_crashes < retries.MAX_CRASHES
-        return self.attempt < most
+            return self.num_crashes[part] < retries.MAX_CRASHES
+        return self.num_counted < most
 
     def retry(self, part: Part | None, first_pause_s: float, retry: Retry) -> float:
         """Plan a part (or WHOLE) anew; return the pause before it in seconds."""
@@ -115,10 +117,11 @@ class Work:
         self.crashed.discard(part)
         if retry.is_crash:
             self.crashed.add(part)
-            self.num_crashes += 1
-        self.attempt += 1
+            self.num_crashes[part] += 1
         is_free = retry.is_crash and self.node.needs.isolates
-        pause_s = first_pause_s if is_free else retries.pause_s(self.attempt, first_pause_s)
+        self.attempt += 1
+        self.num_counted += not is_free
+        pause_s = first_pause_s if is_free else retries.pause_s(self.num_counted, first_pause_s)
         self._not_before = time.monotonic() + pause_s
         self._waiting.append(part)
         return pause_s

@@ -2,9 +2,10 @@
 
 Before a request is asked, a line with its digest is appended to a log in scratch, and another when
 it is answered; what has only the first was in hand when a process died. After a crash those are
-*suspects*: each may only be asked in company of half as many as were in hand, so every further
-crash halves the circle, until a suspect dies alone. That one is never asked again: it is a failed
-request, goes to the ledger, and all others are answered as if it had not been there.
+*suspects*: each may only be asked in company of an eighth as many as were in hand, so every further
+crash makes the circle smaller, until a suspect dies alone. (With halves there would be thrice as
+many crashes, and a large model takes minutes to start.) That one is never asked again: it is a
+failed request, goes to the ledger, and all others are answered as if it had not been there.
 
 The runtime says whether the process before ended by a crash (`Machine.has_crashed`): a process that
 was killed from outside puts nobody under suspicion.
@@ -37,6 +38,7 @@ from engine.diagnostics import StageError
 from engine.plan.stage import Tools
 
 GUILTY = "it crashes the engine, asked alone"
+SHARE = 8  # of what was in hand, that is asked together afterwards
 MAX_IDLE_CRASHES = 3
 LOG_BYTES = 2**20  # beyond that a log is written anew, with what is in hand alone
 Answer = TypeVar("Answer")
@@ -112,7 +114,7 @@ class Suspicion:
             self.guilty.add(found[0])
             self._company.pop(found[0], None)
         elif found:
-            self._company |= dict.fromkeys(found, len(found) // 2)
+            self._company |= dict.fromkeys(found, max(1, len(found) // SHARE))
         self._save()
         if self._num_idle >= MAX_IDLE_CRASHES:
             raise StageError(

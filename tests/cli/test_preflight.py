@@ -11,6 +11,7 @@ from engine import cli
 from engine.cli import licences, outlays, planning, preflight
 from engine.cli.preflight import Ground, Hardware
 from engine.diagnostics import Diagnostic, Span
+from engine.forecast import least
 from engine.runtime import opening, outlook
 from engine.runtime.machine import Settings
 from tests.rules.golden import ROOT
@@ -88,6 +89,29 @@ def test_a_server_lacks_nothing_but_the_network(tmp_path: Path):
     found = told(preflight.findings(ground(BIOMED, tmp_path, SERVER, pythons=VLLM)))
 
     assert list(found) == ["hub-unreachable"]
+
+
+def test_a_model_on_more_gpus_than_there_are_is_found(tmp_path: Path):
+    split = "filters.tasks[0].judge.backend.tensor_parallel_size"
+    four, two = (
+        told(preflight.findings(ground(BIOMED, tmp_path, SERVER, f"{split}={num}", pythons=VLLM)))
+        for num in (4, 2)
+    )
+
+    assert list(two) == ["hub-unreachable"]
+    assert four["too-few-gpus"].startswith(
+        "`filter` has a model on 4 GPUs (`tensor_parallel_size` times `data_parallel_size`); "
+        "this machine has 2 at "
+    )
+
+
+def test_how_many_gpus_a_stage_takes_is_read_from_its_models(tmp_path: Path):
+    copied = "generator.backend.data_parallel_size=2"
+    elsewhere = "filters.tasks[0].judge.backend={use: openai}"
+    found = ground(BIOMED, tmp_path, SERVER, copied, elsewhere, pythons=VLLM)
+    gpus = {node.id: least.gpus_of(node) for node in found.nodes}
+
+    assert (gpus["generate"], gpus["filter"], gpus["train"], gpus["curate"]) == (2, 0, 1, 1)
 
 
 @pytest.mark.parametrize(

@@ -164,6 +164,34 @@ def test_a_model_larger_than_every_gpu_gets_a_largest_one():
     assert next_to_start([node("count", MODEL)], [], capacity, demands)[1].gpus == (1,)
 
 
+def test_a_model_that_is_split_or_copied_gets_its_gpus_on_one_machine():
+    capacity = Capacity(16, num_gpus=6, machines=[(8, 2), (8, 4)])
+    demands = {"count": Demand(num_gpus=4)}
+    model = node("count", MODEL)
+
+    assert next_to_start([model], [], capacity, demands)[1].gpus == (2, 3, 4, 5)
+    assert next_to_start([model], [Placement(1, gpus=(3,))], capacity, demands) is None
+    assert next_to_start([model], [Placement(1, gpus=(1,))], capacity, demands) is not None
+
+
+def test_a_model_that_wants_more_gpus_than_there_are_gets_those_that_are():
+    chosen = next_to_start(
+        [node("count", MODEL)], [], Capacity(8, num_gpus=2), {"count": Demand(num_gpus=8)}
+    )
+
+    assert chosen[1].gpus == (0, 1)
+
+
+def test_a_model_that_answers_elsewhere_takes_no_gpu_and_is_asked_by_one_process():
+    capacity, elsewhere = Capacity(16, num_gpus=2), Demand(num_gpus=0)
+    model = node("count", Needs(accelerator=True, sharded=True))
+    busy = [Placement(1, gpus=(0,)), Placement(1, gpus=(1,))]
+
+    assert next_to_start([model], busy, capacity, {"count": elsewhere}) == (model, Placement(1))
+    assert num_parts(model, 1, [], capacity, elsewhere) == 1
+    assert num_parts(model, 1, [], Capacity(64), elsewhere) == 1
+
+
 def test_nodes_run_beside_each_other_only_while_their_memory_fits():
     capacity = Capacity(8, memory_gb=10)
     demands = {"count": Demand(memory_gb=6)}
@@ -189,6 +217,9 @@ def test_parts_take_a_fair_share_of_what_is_free():
     assert num_parts(sharded, 9, [], Capacity(8), NOTHING) == 1
     assert num_parts(sharded, 1, [], Capacity(8, memory_gb=10), Demand(memory_gb=4)) == 2
     assert num_parts(model, 1, [], Capacity(16, num_gpus=4), NOTHING) == 4
+    assert num_parts(model, 1, [], Capacity(16, num_gpus=4), Demand(num_gpus=2)) == 2
+    two_machines = Capacity(16, num_gpus=6, machines=[(8, 3), (8, 3)])
+    assert num_parts(model, 1, [], two_machines, Demand(num_gpus=2)) == 2
 
 
 def test_few_rows_are_not_worth_several_processes():
@@ -233,14 +264,17 @@ def _nodes(draw: st.DrawFn) -> list[Node]:
     st.integers(1, 4),
     st.integers(0, 3),
     st.none() | st.floats(0.1, 10),
-    st.lists(st.floats(0, 20), min_size=12, max_size=12),
+    st.lists(st.tuples(st.floats(0, 20), st.integers(0, 4)), min_size=12, max_size=12),
     st.randoms(use_true_random=False),
 )
 def test_any_plan_ends_on_any_machine_and_no_gpu_has_two_owners(
     nodes, threads, num_gpus, memory_gb, peaks, random
 ):
     capacity = Capacity(threads, num_gpus, memory_gb)
-    demands = {found.id: Demand(memory_gb=gb) for found, gb in zip(nodes, peaks, strict=False)}
+    demands = {
+        found.id: Demand(memory_gb=gb, num_gpus=gpus)
+        for found, (gb, gpus) in zip(nodes, peaks, strict=False)
+    }
     frontier = Frontier(Plan("any", tuple(nodes)))
     running: dict[str, Placement] = {}
     over: list[str] = []
