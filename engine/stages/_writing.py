@@ -84,7 +84,7 @@ class _Found:
         self.num_texts = 0
         self.tasks: list[dict[str, Any]] = []
         self.failures: list[dict[str, str]] = []
-        self._seen: set[str] = set()
+        self._kept: set[str] = set()  # the words of their instructions
 
     @property
     def is_enough(self) -> bool:
@@ -94,15 +94,15 @@ class _Found:
         self.num_outputs += 1
         self.num_texts += any(turn.text.strip() for turn in completion.turns)
 
-    def is_new(self, task: Task) -> bool:
-        """Tell whether no equal instruction was found about this pair, and remember it."""
-        words = " ".join(re.findall(r"\w+", task.instruction.casefold()))
-        if words in self._seen:
-            return False
-        self._seen.add(words)
-        return True
+    def new(self, tasks: Sequence[Task]) -> list[Task]:
+        """Return the tasks that differ from each other and from all that were kept."""
+        by_words: dict[str, Task] = {}
+        for task in tasks:
+            by_words.setdefault(_words(task.instruction), task)
+        return [task for words, task in by_words.items() if words not in self._kept]
 
     def keep(self, task: Task, draw: int, raw: str, task_type: str | None = None) -> None:
+        self._kept.add(_words(task.instruction))
         row = {"instruction": task.instruction, "informative": task.informative}
         self.tasks.append({**row, "precise": task.precise, "draw": draw, "raw": raw[:RAW_CHARS]})
         if task_type is not None:
@@ -120,6 +120,10 @@ class _Found:
         }
 
 
+def _words(instruction: str) -> str:
+    return " ".join(re.findall(r"\w+", instruction.casefold()))
+
+
 def _from_dialogue(
     pair: Record, images: tuple[bytes, ...], wanted: Wanted, draw: int, found: _Found
 ) -> Flow[None]:
@@ -134,10 +138,12 @@ def _from_dialogue(
     if isinstance(read, NoTask):
         found.fail(CUT if done.finish == "length" else read.reason, shown(done))
         return
-    new = [task for task in read if found.is_new(task)]
+    new = found.new(read)
     if not new:
         found.fail(DOUBLE, shown(done))
-    for task in new[: found.num_tasks - len(found.tasks)]:
+    for task in new:
+        if found.is_enough:
+            break
         if wanted.answer_temperature is None:
             found.keep(task, draw, shown(done))
         else:
@@ -189,7 +195,7 @@ def _from_order(
     for task, task_type in read:
         if found.is_enough:
             break
-        if found.is_new(task):
+        if found.new([task]):
             found.keep(task, draw, shown(done), task_type)
         else:
             found.fail(DOUBLE, task.instruction)

@@ -183,6 +183,45 @@ def test_a_task_without_its_new_answers_goes_to_the_ledger(
     assert [task.meta.source_id for task in found.records("tasks")] == ["p1"]
 
 
+def fails_at(instruction: str, failure: Completion, *outputs: Completion) -> FakeSession:
+    """Give the outputs one after the other; answer all questions anew but one."""
+    drawn = iter(outputs)
+
+    def rule(request: Request) -> Completion:
+        if request.opens == "user":
+            return next(drawn)
+        is_first = request.turns[-1].text.endswith(instruction)
+        return failure if is_first else answer_anew(request)
+
+    return FakeSession(rule)
+
+
+@pytest.mark.parametrize(
+    ("failure", "reason"),
+    [(said(finish="length"), CUT), (said(finish="error", error="no memory"), FAILED)],
+)
+def test_when_a_new_answer_fails_the_other_questions_of_the_output_are_tried(
+    tmp_path: Path, failure: Completion, reason: str
+) -> None:
+    session = fails_at("What?", failure, said(*TWO, *THIRD))
+
+    found, _ = written(tmp_path, session, 1, params=ANEW)
+
+    assert instructions(found) == ["Where?"]
+    assert [row["reason"] for row in found.rows("quarantine")] == [reason]
+    assert len(session.asked) == 1 + 1 + 2  # the third question is not needed
+
+
+def test_a_question_whose_answers_failed_is_no_double_of_itself(tmp_path: Path) -> None:
+    session = fails_at("What?", said(finish="length"), said(*GOOD), said(*TWO))
+    params = replace(ANEW, num_tasks=2, num_samples=2)
+
+    found, _ = written(tmp_path, session, 1, params=params)
+
+    assert instructions(found) == ["Where?"]
+    assert [row["reason"] for row in found.rows("quarantine")] == [CUT, CUT]
+
+
 def test_counts_tell_completions_with_text_from_tasks(tmp_path: Path) -> None:
     outputs = iter([said(*GOOD), said(*GOOD[:2]), said()])
     found, _ = written(tmp_path, FakeSession(lambda request: next(outputs)), 3)
@@ -223,6 +262,7 @@ def die_at(caption: str, request: Request) -> Completion:
 
 
 TWO = (*GOOD, *dialogue_turns(PRECISE + "Where?", "a sofa", INFORMATIVE + "Where?", "On fabric."))
+THIRD = dialogue_turns(PRECISE + "When?", "at night", INFORMATIVE + "When?", "It is dark.")
 
 
 def instructions(found: Artifact) -> list[str]:
