@@ -14,7 +14,8 @@ from __future__ import annotations
 import json
 import random
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any
 
@@ -34,6 +35,8 @@ NOT_JSON = "not the JSON that was asked for"
 DOUBLE = "the same task was written before"
 FIELDS = ("instruction", "informative", "precise")
 RAW_CHARS = 8000  # of an output that the ledger shows
+_ARRAY_STARTS = re.compile(r'\s*(?:```(?:json)?\s*)?\{\s*"tasks"\s*:\s*\[\s*')
+_COMMA = re.compile(r"\s*,\s*")
 
 
 @dataclass(frozen=True, slots=True)
@@ -188,11 +191,10 @@ def _from_order(
     if done.finish == "error":
         found.fail(FAILED, done.error or "")
         return
-    read = ordered_tasks(done.text)
-    if isinstance(read, NoTask):
-        found.fail(CUT if done.finish == "length" else read.reason, shown(done))
-        return
-    for task, task_type in read:
+    read = ordered_tasks(done.text, is_cut=done.finish == "length")
+    for reason in read.reasons:
+        found.fail(reason, shown(done))
+    for task, task_type in read.tasks:
         if found.is_enough:
             break
         if found.new([task]):
@@ -222,21 +224,60 @@ def order_schema(num_tasks: int, types: Sequence[str]) -> dict[str, Any]:
     }
 
 
-def ordered_tasks(text: str) -> list[tuple[Task, str | None]] | NoTask:
-    """Read the answer to an order: each task with its type, or why there is none.
+@dataclass(frozen=True, slots=True)
+class Ordered:
+    """What is in the answer to an order: tasks, each with its type, and why others are not."""
+
+    tasks: list[tuple[Task, str | None]]
+    reasons: list[str]
+
+
+def ordered_tasks(text: str, *, is_cut: bool = False) -> Ordered:
+    """Read the answer to an order: every whole task, whatever is wrong with the rest.
 
     A Markdown fence around the JSON is let pass: models without structured output like it.
     """
-    try:
+    rows, is_whole = _ordered_rows(text)
+    read = [_ordered_task(row) for row in rows]
+    reasons = [one.reason for one in read if isinstance(one, NoTask)]
+    if not is_whole:
+        reasons.append(CUT if is_cut else NOT_JSON)
+    elif not rows:
+        reasons.append(dialogue.NO_TURNS)
+    tasks = [one for one in read if not isinstance(one, NoTask)]
+    return Ordered(tasks, list(dict.fromkeys(reasons)))
+
+
+def _ordered_rows(text: str) -> tuple[list[Any], bool]:
+    """Return the rows of an answer, and whether they are all of it; else those it begins with."""
+    with suppress(ValueError, KeyError, TypeError, RecursionError):
         rows = json.loads(_unfenced(text))["tasks"]
-        read = [(tuple(row[name].strip() for name in FIELDS), row.get("type")) for row in rows]
-    except (ValueError, KeyError, TypeError, AttributeError, RecursionError):
+        if isinstance(rows, list):
+            return rows, True
+    return list(_first_rows(text)), False
+
+
+def _first_rows(text: str) -> Iterator[dict[str, Any]]:
+    """Yield the objects with which an array of tasks begins, up to the first that is not whole."""
+    decoder = json.JSONDecoder()
+    before = _ARRAY_STARTS.match(text)
+    while before is not None:
+        try:
+            row, end = decoder.raw_decode(text, before.end())
+        except (ValueError, RecursionError):
+            return
+        if not isinstance(row, dict):
+            return
+        yield row
+        before = _COMMA.match(text, end)
+
+
+def _ordered_task(row: Any) -> tuple[Task, str | None] | NoTask:
+    try:
+        texts = [row[name].strip() for name in FIELDS]
+    except (KeyError, TypeError, AttributeError):
         return NoTask(NOT_JSON)
-    if not read:
-        return NoTask(dialogue.NO_TURNS)
-    if not all(text for texts, _ in read for text in texts):
-        return NoTask(dialogue.EMPTY_TURN)
-    return [(Task(*texts), task_type) for texts, task_type in read]
+    return (Task(*texts), row.get("type")) if all(texts) else NoTask(dialogue.EMPTY_TURN)
 
 
 def answers_schema() -> dict[str, Any]:

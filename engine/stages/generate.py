@@ -2,10 +2,10 @@
 
 A sampled question is worth asking, a sampled answer is often wrong: with `answer_temperature` both
 answers are asked for anew once the question stands, each without sight of the other, so that a
-judge of their consistency compares two opinions and not one opinion with its echo. An output that
-holds no task goes to the ledger with the reason and all that was written; the pair's caption stays
-in the mix. The reference code drops such pairs whole, and 500 at a time when a request fails
-(METHOD sections 1.5 and 7).
+judge of their consistency compares two opinions and not one opinion with its echo. What gives no
+task goes to the ledger with the reason and all that was written; whole tasks of the same output are
+kept, and the caption of a pair without any stays in the mix. The reference code drops such pairs
+whole, and 500 at a time when a request fails (METHOD sections 1.5 and 7).
 
 Every task carries its lineage: pair, caption, model, prompt and the raw output it was read from.
 """
@@ -51,7 +51,7 @@ class Params:
 
 
 def run(inputs: Inputs, params: Params, outputs: Outputs, tools: Tools) -> None:
-    """Write `tasks`, `unparsed` and the ledger of outputs that gave no task."""
+    """Write `tasks`, `unparsed` and the ledger of what gave no task."""
     pairs = inputs["pairs"]
     bank = ImageBank([inputs["images"].path])
     model = inputs.get("model")

@@ -19,6 +19,7 @@ from engine.diagnostics import StageError
 from engine.plugin import ModelUse
 from engine.records import Record
 from engine.stages import _task_types, _writing, generate
+from engine.stages._writing import Ordered
 from engine.stages.generate import CUT, FAILED, Params, write_tasks
 from engine.training.dialogue import Task
 from tests.stages.running import Bench
@@ -410,9 +411,59 @@ def test_an_answer_that_is_no_such_json_costs_its_own_pair_alone(
 
 
 def test_a_fence_around_the_json_is_let_pass() -> None:
-    (read,) = _writing.ordered_tasks("```json\n" + json.dumps({"tasks": [TASK]}) + "\n```")
+    read = _writing.ordered_tasks("```json\n" + json.dumps({"tasks": [TASK]}) + "\n```")
 
-    assert read == (Task("Where?", "Sand.", "A beach"), "scene")
+    assert read == Ordered([(Task("Where?", "Sand.", "A beach"), "scene")], [])
+
+
+OTHER = TASK | {"instruction": "When?"}
+BOTH = json.dumps({"tasks": [TASK, OTHER]})
+
+
+@pytest.mark.parametrize(
+    ("completion", "left", "reasons"),
+    [
+        (said(BOTH[:-9], finish="length"), ["Where?"], [CUT]),
+        (said("```json\n" + BOTH[:-9], finish="length"), ["Where?"], [CUT]),
+        (said(BOTH[:-2], finish="length"), ["Where?", "When?"], [CUT]),
+        (said(BOTH[:-1]), ["Where?", "When?"], ["not the JSON that was asked for"]),
+        (said(BOTH + " Good luck!"), ["Where?", "When?"], ["not the JSON that was asked for"]),
+        (said(BOTH.replace("}, {", "} {")), ["Where?"], ["not the JSON that was asked for"]),
+        (ordered(TASK | {"precise": " "}, OTHER), ["When?"], ["an instruction or answer is empty"]),
+        (ordered(TASK, {"instruction": "?"}), ["Where?"], ["not the JSON that was asked for"]),
+        (ordered("", 7, OTHER), ["When?"], ["not the JSON that was asked for"]),
+        (
+            said(
+                json.dumps({"tasks": [TASK | {"precise": ""}, OTHER, TASK]})[:-3], finish="length"
+            ),
+            ["When?"],
+            ["an instruction or answer is empty", CUT],
+        ),
+    ],
+)
+def test_whole_tasks_of_a_faulty_output_are_kept_and_the_fault_is_told(
+    tmp_path: Path, completion: Completion, left: list[str], reasons: list[str]
+) -> None:
+    found, _ = written(tmp_path, FakeSession(lambda request: completion), 1, params=ORDER)
+
+    assert instructions(found) == left
+    ledger = list(found.rows("quarantine"))
+    assert [row["reason"] for row in ledger] == reasons
+    assert {row["detail"] for row in ledger} == {f"assistant: {completion.text}"}
+    counts = found.manifest.counts
+    assert (counts["outputs"], counts["generated"], counts["tasks"]) == (1, 1, len(left))
+    assert found.num_rows("unparsed") == 0
+
+
+def test_after_a_cut_output_the_next_brings_the_tasks_that_are_left(tmp_path: Path) -> None:
+    outputs = iter([said(BOTH[:-9], finish="length"), ordered(OTHER), ordered(OTHER)])
+    session = FakeSession(lambda request: next(outputs))
+
+    found, _ = written(tmp_path, session, 1, params=replace(ORDER, num_samples=3))
+
+    assert instructions(found) == ["Where?", "When?"]
+    assert [task.meta.extra["generated"]["draw"] for task in found.records("tasks")] == [0, 1]
+    assert (len(session.asked), found.manifest.counts["outputs"]) == (2, 2)
 
 
 def test_no_caption_gets_out_of_its_tags(tmp_path: Path) -> None:
