@@ -23,11 +23,11 @@ from engine import prompts
 from engine.backends import Ask, Completion, Flow, Request, Sampling
 from engine.images import ImageBank
 from engine.recipe.prompts import variables
-from engine.records import ImagePart, Record, user
+from engine.records import ImagePart, Record, as_unicode, user
 from engine.stages import _task_types
 from engine.stages._models import drawn
 from engine.training import dialogue
-from engine.training.dialogue import NoTask, Task
+from engine.training.dialogue import NoTask, Task, fault_of
 
 FAILED = "the request failed"
 CUT = "the output was cut at max_new_tokens"
@@ -112,7 +112,7 @@ class _Found:
             self.tasks[-1]["task_type"] = task_type
 
     def fail(self, reason: str, detail: str) -> None:
-        self.failures.append({"reason": reason, "detail": detail[:RAW_CHARS]})
+        self.failures.append({"reason": reason, "detail": as_unicode(detail)[:RAW_CHARS]})
 
     def row(self) -> dict[str, Any]:
         return {
@@ -165,9 +165,9 @@ def _answered_anew(
         request = Request((*asked.turns, user(question)), asked.images)
         done: Completion = yield Ask(request, sampling)
         answers[style] = done.text.strip()
-        if done.finish != "stop" or not answers[style]:
-            failure = {"error": FAILED, "length": CUT}.get(done.finish, dialogue.EMPTY_TURN)
-            found.fail(failure, done.error or raw)
+        fault = {"error": FAILED, "length": CUT}.get(done.finish, fault_of(answers[style]))
+        if fault is not None:
+            found.fail(fault, done.error or raw)
             return
     found.keep(Task(task.instruction, **answers), draw, raw)
 
@@ -191,7 +191,7 @@ def _from_order(
     if done.finish == "error":
         found.fail(FAILED, done.error or "")
         return
-    read = ordered_tasks(done.text, is_cut=done.finish == "length")
+    read = ordered_tasks(done.text, types, is_cut=done.finish == "length")
     for reason in read.reasons:
         found.fail(reason, shown(done))
     for task, task_type in read.tasks:
@@ -232,13 +232,14 @@ class Ordered:
     reasons: list[str]
 
 
-def ordered_tasks(text: str, *, is_cut: bool = False) -> Ordered:
+def ordered_tasks(text: str, types: Sequence[str] = (), *, is_cut: bool = False) -> Ordered:
     """Read the answer to an order: every whole task, whatever is wrong with the rest.
 
+    A task has a type only if it is one of `types`: not every server holds to the schema.
     A Markdown fence around the JSON is let pass: models without structured output like it.
     """
     rows, is_whole = _ordered_rows(text)
-    read = [_ordered_task(row) for row in rows]
+    read = [_ordered_task(row, types) for row in rows]
     reasons = [one.reason for one in read if isinstance(one, NoTask)]
     if not is_whole:
         reasons.append(CUT if is_cut else NOT_JSON)
@@ -272,12 +273,16 @@ def _first_rows(text: str) -> Iterator[dict[str, Any]]:
         before = _COMMA.match(text, end)
 
 
-def _ordered_task(row: Any) -> tuple[Task, str | None] | NoTask:
+def _ordered_task(row: Any, types: Sequence[str]) -> tuple[Task, str | None] | NoTask:
     try:
         texts = [row[name].strip() for name in FIELDS]
     except (KeyError, TypeError, AttributeError):
         return NoTask(NOT_JSON)
-    return (Task(*texts), row.get("type")) if all(texts) else NoTask(dialogue.EMPTY_TURN)
+    fault = fault_of(*texts)
+    if fault is not None:
+        return NoTask(NOT_JSON if fault == dialogue.NOT_UNICODE else fault)
+    task_type = row.get("type")
+    return Task(*texts), task_type if task_type in types else None
 
 
 def answers_schema() -> dict[str, Any]:
@@ -298,7 +303,7 @@ def answers_in(text: str) -> dict[str, str] | None:
         found = {name: row[name].strip() for name in ("informative", "precise")}
     except (ValueError, KeyError, TypeError, AttributeError, RecursionError):
         return None
-    return found if all(found.values()) else None
+    return None if fault_of(*found.values()) else found
 
 
 def _unfenced(text: str) -> str:
@@ -308,6 +313,5 @@ def _unfenced(text: str) -> str:
 
 def shown(completion: Completion) -> str:
     """Return what was written, as the ledger shows it."""
-    if completion.raw:
-        return completion.raw
-    return " | ".join(f"{turn.role}: {turn.text}" for turn in completion.turns)
+    turns = " | ".join(f"{turn.role}: {turn.text}" for turn in completion.turns)
+    return as_unicode(completion.raw or turns)

@@ -103,6 +103,12 @@ def test_half_of_all_answers_may_fail_and_none_is_lost_or_mixed_up(opened: Any):
         assert is_bad or one.text == f"said {request.turns[0].text}"
 
 
+def test_texts_of_a_server_can_be_written_down(opened: Any):
+    said, failed = opened().generate([chat("half"), chat("halferror")], GREEDY)
+
+    assert [said.text, said.raw, failed.error] == ["half a smile ?"] * 3
+
+
 def test_a_request_that_hangs_times_out(opened: Any, server: Hostile):
     hangs, good = opened(timeout_s=0.2, max_retries=1).generate(
         [chat("hang*9"), chat("good")], GREEDY

@@ -411,7 +411,8 @@ def test_an_answer_that_is_no_such_json_costs_its_own_pair_alone(
 
 
 def test_a_fence_around_the_json_is_let_pass() -> None:
-    read = _writing.ordered_tasks("```json\n" + json.dumps({"tasks": [TASK]}) + "\n```")
+    text = "```json\n" + json.dumps({"tasks": [TASK]}) + "\n```"
+    read = _writing.ordered_tasks(text, ["scene"])
 
     assert read == Ordered([(Task("Where?", "Sand.", "A beach"), "scene")], [])
 
@@ -453,6 +454,69 @@ def test_whole_tasks_of_a_faulty_output_are_kept_and_the_fault_is_told(
     counts = found.manifest.counts
     assert (counts["outputs"], counts["generated"], counts["tasks"]) == (1, 1, len(left))
     assert found.num_rows("unparsed") == 0
+
+
+LONE = "half a smile \ud83d"
+
+
+@pytest.mark.parametrize("field", ["instruction", "informative", "precise"])
+def test_a_text_that_is_not_unicode_is_no_task(tmp_path: Path, field: str) -> None:
+    session = FakeSession(lambda request: ordered(OTHER, TASK | {field: LONE}))
+
+    found, _ = written(tmp_path, session, 1, params=ORDER)
+
+    assert instructions(found) == ["When?"]
+    (row,) = found.rows("quarantine")
+    assert row["reason"] == "not the JSON that was asked for"
+    assert "half a smile \\ud83d" in row["detail"]
+
+
+@pytest.mark.parametrize("params", [PARAMS, ORDER])
+@pytest.mark.parametrize(
+    "completion",
+    [
+        said(*dialogue_turns(PRECISE + LONE, "a cat", INFORMATIVE + LONE, "It has whiskers.")),
+        said(*dialogue_turns(PRECISE + "What?", LONE, INFORMATIVE + "What?", "It has whiskers.")),
+        said(LONE),
+        said(LONE, finish="length"),
+        said(finish="error", error=LONE),
+    ],
+)
+def test_the_ledger_can_hold_whatever_was_written(
+    tmp_path: Path, params: Params, completion: Completion
+) -> None:
+    def rule(request: Request) -> Completion:
+        if "Caption 0." in "".join(turn.text for turn in request.turns):
+            return completion
+        return said(*GOOD) if params is PARAMS else ordered(TASK)
+
+    found, _ = written(tmp_path, FakeSession(rule), 2, params=params)
+
+    assert [task.meta.source_id for task in found.records("tasks")] == ["p1"]
+    (row,) = found.rows("quarantine")
+    assert row["source_id"] == "p0"
+    assert "half a smile ?" in row["detail"]
+
+
+def test_a_new_answer_that_is_not_unicode_is_no_answer(tmp_path: Path) -> None:
+    session = fails_at("What?", said(LONE), replace(said(*TWO), raw=LONE))
+
+    found, _ = written(tmp_path, session, 1, params=ANEW)
+
+    (task,) = found.records("tasks")
+    assert (task.instruction, task.meta.extra["generated"]["raw"]) == ("Where?", "half a smile ?")
+    assert [(row["reason"], row["detail"]) for row in found.rows("quarantine")] == [
+        ("an instruction or answer is not Unicode", "half a smile ?")
+    ]
+
+
+@pytest.mark.parametrize("task_type", ["logo", ["scene"], {"scene": 1}, 3, None])
+def test_a_type_that_was_not_asked_for_is_not_noted(tmp_path: Path, task_type: object) -> None:
+    odd = TASK | {"type": task_type}
+    found, _ = written(tmp_path, FakeSession(lambda request: ordered(odd)), 1, params=ORDER)
+
+    (task,) = found.records("tasks")
+    assert "task_type" not in task.meta.extra
 
 
 def test_after_a_cut_output_the_next_brings_the_tasks_that_are_left(tmp_path: Path) -> None:
