@@ -174,6 +174,16 @@ def from_json(row: Mapping[str, Any]) -> Record:
     )
 
 
+def is_unicode(text: str) -> bool:
+    """Tell whether a text can be written to a file; one with a lone surrogate cannot."""
+    return as_unicode(text) == text
+
+
+def as_unicode(text: str) -> str:
+    """Return a text with "?" for every lone surrogate."""
+    return text.encode(errors="replace").decode()
+
+
 def _parts(content: Sequence[str | ImagePart]) -> tuple[Part, ...]:
     return tuple(TextPart(c) if isinstance(c, str) else c for c in content if c != "")
 

@@ -6,8 +6,9 @@ from engine import package_data
 from engine.prompts import PromptError, one_line, render
 
 
-def template(name: str) -> str:
-    return (package_data.folder("prompt_templates") / name / "v1.j2").read_text(encoding="utf-8")
+def template(name: str, version: str = "v1") -> str:
+    path = package_data.folder("prompt_templates") / name / f"{version}.j2"
+    return path.read_text(encoding="utf-8")
 
 
 def test_a_missing_variable_is_an_error_that_names_it() -> None:
@@ -37,9 +38,12 @@ def test_caption_requests_differ_and_any_number_will_do() -> None:
     assert render(template("caption"), variant=0) == "Describe the image."
 
 
-def test_a_conclusion_that_is_there_is_not_said_twice() -> None:
+@pytest.mark.parametrize("version", ["v1", "v2", "v3"])
+def test_a_conclusion_that_is_there_is_not_said_twice(version: str) -> None:
+    text = template("combine", version)
+
     def combined(informative: str, precise: str) -> str:
-        return render(template("combine"), informative=informative, precise=precise, variant=0)
+        return render(text, informative=informative, precise=precise, variant=0)
 
     assert combined("I see 2 and 3, so there are 5 cells.", "5") == (
         "I see 2 and 3, so there are 5 cells."
@@ -48,6 +52,20 @@ def test_a_conclusion_that_is_there_is_not_said_twice() -> None:
     assert combined("A red cat.", "A red cat") == "A red cat."
     assert combined("So it is normal", "no") == "So it is normal. So the answer is no."
     assert combined("I see 2 and 3", "5.") == "I see 2 and 3. So the answer is 5."
+
+
+@pytest.mark.parametrize(
+    ("informative", "precise"),
+    [
+        ("Thus the answer is pleural effusion, left side.", "Pleural effusion, left side."),
+        ("So it has red, green and blue roofs.", "red, green and blue"),
+        ("So there are 1,200 of them.", "1200"),
+    ],
+)
+def test_a_conclusion_with_commas_is_not_said_twice(informative: str, precise: str) -> None:
+    said = render(template("combine", "v3"), informative=informative, precise=precise, variant=0)
+
+    assert said == informative
 
 
 def test_the_judge_is_shown_two_examples_of_each_label_and_never_a_caption() -> None:

@@ -21,6 +21,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from engine.diagnostics import StageError
+from engine.records import as_unicode
 
 PASSING = frozenset((408, 409, 425, 429, 500, 502, 503, 504, 529))
 REFUSED = frozenset((401, 403))
@@ -152,7 +153,7 @@ class Poster:
     def _shown(self, text: str) -> str:
         if self.secret:
             text = text.replace(self.secret, "***")
-        return " ".join(text.split())[:SHOWN_CHARS]
+        return as_unicode(" ".join(text.split())[:SHOWN_CHARS])
 
 
 def wished_pause_s(headers: Mapping[str, str], status: int, now_s: float) -> float | None:

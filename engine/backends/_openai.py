@@ -28,7 +28,7 @@ from engine.backends import (
 from engine.backends._http import Poster, RefusalError
 from engine.diagnostics import StageError
 from engine.models._loading import ModelKit
-from engine.records import ImagePart, Turn, assistant, user
+from engine.records import ImagePart, Turn, as_unicode, assistant, user
 
 if TYPE_CHECKING:
     from engine.backends.openai import Params
@@ -362,7 +362,7 @@ def _text(answer: Any) -> str | None:
         said = choice["text"] if "text" in choice else choice["message"].get("content") or ""
     except (KeyError, IndexError, TypeError, AttributeError):
         return None
-    return said if isinstance(said, str) else None
+    return as_unicode(said) if isinstance(said, str) else None
 
 
 def _listed(response: Any) -> set[str] | None:

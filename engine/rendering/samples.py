@@ -123,7 +123,7 @@ def mended(nodes: Nodes, bank: ImageBank) -> list[dict[str, Any]]:
 
 
 def unparsed(nodes: Nodes) -> list[dict[str, str]]:
-    """Return outputs that gave no task, every reason in turn."""
+    """Return outputs that gave no task, or fewer than they hold, every reason in turn."""
     if "generate" not in nodes:
         return []
     rows = _in_turn(nodes["generate"].rows(QUARANTINE), lambda row: row["reason"])

@@ -14,7 +14,8 @@ from __future__ import annotations
 import json
 import random
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any
 
@@ -22,11 +23,11 @@ from engine import prompts
 from engine.backends import Ask, Completion, Flow, Request, Sampling
 from engine.images import ImageBank
 from engine.recipe.prompts import variables
-from engine.records import ImagePart, Record, user
+from engine.records import ImagePart, Record, as_unicode, user
 from engine.stages import _task_types
 from engine.stages._models import drawn
 from engine.training import dialogue
-from engine.training.dialogue import NoTask, Task
+from engine.training.dialogue import NoTask, Task, fault_of
 
 FAILED = "the request failed"
 CUT = "the output was cut at max_new_tokens"
@@ -34,6 +35,8 @@ NOT_JSON = "not the JSON that was asked for"
 DOUBLE = "the same task was written before"
 FIELDS = ("instruction", "informative", "precise")
 RAW_CHARS = 8000  # of an output that the ledger shows
+_ARRAY_STARTS = re.compile(r'\s*(?:```(?:json)?\s*)?\{\s*"tasks"\s*:\s*\[\s*')
+_COMMA = re.compile(r"\s*,\s*")
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,7 +87,7 @@ class _Found:
         self.num_texts = 0
         self.tasks: list[dict[str, Any]] = []
         self.failures: list[dict[str, str]] = []
-        self._seen: set[str] = set()
+        self._kept: set[str] = set()  # the words of their instructions
 
     @property
     def is_enough(self) -> bool:
@@ -94,22 +97,22 @@ class _Found:
         self.num_outputs += 1
         self.num_texts += any(turn.text.strip() for turn in completion.turns)
 
-    def is_new(self, task: Task) -> bool:
-        """Tell whether no equal instruction was found about this pair, and remember it."""
-        words = " ".join(re.findall(r"\w+", task.instruction.casefold()))
-        if words in self._seen:
-            return False
-        self._seen.add(words)
-        return True
+    def new(self, tasks: Sequence[Task]) -> list[Task]:
+        """Return the tasks that differ from each other and from all that were kept."""
+        by_words: dict[str, Task] = {}
+        for task in tasks:
+            by_words.setdefault(_words(task.instruction), task)
+        return [task for words, task in by_words.items() if words not in self._kept]
 
     def keep(self, task: Task, draw: int, raw: str, task_type: str | None = None) -> None:
+        self._kept.add(_words(task.instruction))
         row = {"instruction": task.instruction, "informative": task.informative}
         self.tasks.append({**row, "precise": task.precise, "draw": draw, "raw": raw[:RAW_CHARS]})
         if task_type is not None:
             self.tasks[-1]["task_type"] = task_type
 
     def fail(self, reason: str, detail: str) -> None:
-        self.failures.append({"reason": reason, "detail": detail[:RAW_CHARS]})
+        self.failures.append({"reason": reason, "detail": as_unicode(detail)[:RAW_CHARS]})
 
     def row(self) -> dict[str, Any]:
         return {
@@ -118,6 +121,10 @@ class _Found:
             "num_outputs": self.num_outputs,
             "num_texts": self.num_texts,
         }
+
+
+def _words(instruction: str) -> str:
+    return " ".join(re.findall(r"\w+", instruction.casefold()))
 
 
 def _from_dialogue(
@@ -134,10 +141,12 @@ def _from_dialogue(
     if isinstance(read, NoTask):
         found.fail(CUT if done.finish == "length" else read.reason, shown(done))
         return
-    new = [task for task in read if found.is_new(task)]
+    new = found.new(read)
     if not new:
         found.fail(DOUBLE, shown(done))
-    for task in new[: found.num_tasks - len(found.tasks)]:
+    for task in new:
+        if found.is_enough:
+            break
         if wanted.answer_temperature is None:
             found.keep(task, draw, shown(done))
         else:
@@ -156,9 +165,9 @@ def _answered_anew(
         request = Request((*asked.turns, user(question)), asked.images)
         done: Completion = yield Ask(request, sampling)
         answers[style] = done.text.strip()
-        if done.finish != "stop" or not answers[style]:
-            failure = {"error": FAILED, "length": CUT}.get(done.finish, dialogue.EMPTY_TURN)
-            found.fail(failure, done.error or raw)
+        fault = {"error": FAILED, "length": CUT}.get(done.finish, fault_of(answers[style]))
+        if fault is not None:
+            found.fail(fault, done.error or raw)
             return
     found.keep(Task(task.instruction, **answers), draw, raw)
 
@@ -182,14 +191,13 @@ def _from_order(
     if done.finish == "error":
         found.fail(FAILED, done.error or "")
         return
-    read = ordered_tasks(done.text)
-    if isinstance(read, NoTask):
-        found.fail(CUT if done.finish == "length" else read.reason, shown(done))
-        return
-    for task, task_type in read:
+    read = ordered_tasks(done.text, types, is_cut=done.finish == "length")
+    for reason in read.reasons:
+        found.fail(reason, shown(done))
+    for task, task_type in read.tasks:
         if found.is_enough:
             break
-        if found.is_new(task):
+        if found.new([task]):
             found.keep(task, draw, shown(done), task_type)
         else:
             found.fail(DOUBLE, task.instruction)
@@ -216,21 +224,65 @@ def order_schema(num_tasks: int, types: Sequence[str]) -> dict[str, Any]:
     }
 
 
-def ordered_tasks(text: str) -> list[tuple[Task, str | None]] | NoTask:
-    """Read the answer to an order: each task with its type, or why there is none.
+@dataclass(frozen=True, slots=True)
+class Ordered:
+    """What is in the answer to an order: tasks, each with its type, and why others are not."""
 
+    tasks: list[tuple[Task, str | None]]
+    reasons: list[str]
+
+
+def ordered_tasks(text: str, types: Sequence[str] = (), *, is_cut: bool = False) -> Ordered:
+    """Read the answer to an order: every whole task, whatever is wrong with the rest.
+
+    A task has a type only if it is one of `types`: not every server holds to the schema.
     A Markdown fence around the JSON is let pass: models without structured output like it.
     """
-    try:
+    rows, is_whole = _ordered_rows(text)
+    read = [_ordered_task(row, types) for row in rows]
+    reasons = [one.reason for one in read if isinstance(one, NoTask)]
+    if not is_whole:
+        reasons.append(CUT if is_cut else NOT_JSON)
+    elif not rows:
+        reasons.append(dialogue.NO_TURNS)
+    tasks = [one for one in read if not isinstance(one, NoTask)]
+    return Ordered(tasks, list(dict.fromkeys(reasons)))
+
+
+def _ordered_rows(text: str) -> tuple[list[Any], bool]:
+    """Return the rows of an answer, and whether they are all of it; else those it begins with."""
+    with suppress(ValueError, KeyError, TypeError, RecursionError):
         rows = json.loads(_unfenced(text))["tasks"]
-        read = [(tuple(row[name].strip() for name in FIELDS), row.get("type")) for row in rows]
-    except (ValueError, KeyError, TypeError, AttributeError, RecursionError):
+        if isinstance(rows, list):
+            return rows, True
+    return list(_first_rows(text)), False
+
+
+def _first_rows(text: str) -> Iterator[dict[str, Any]]:
+    """Yield the objects with which an array of tasks begins, up to the first that is not whole."""
+    decoder = json.JSONDecoder()
+    before = _ARRAY_STARTS.match(text)
+    while before is not None:
+        try:
+            row, end = decoder.raw_decode(text, before.end())
+        except (ValueError, RecursionError):
+            return
+        if not isinstance(row, dict):
+            return
+        yield row
+        before = _COMMA.match(text, end)
+
+
+def _ordered_task(row: Any, types: Sequence[str]) -> tuple[Task, str | None] | NoTask:
+    try:
+        texts = [row[name].strip() for name in FIELDS]
+    except (KeyError, TypeError, AttributeError):
         return NoTask(NOT_JSON)
-    if not read:
-        return NoTask(dialogue.NO_TURNS)
-    if not all(text for texts, _ in read for text in texts):
-        return NoTask(dialogue.EMPTY_TURN)
-    return [(Task(*texts), task_type) for texts, task_type in read]
+    fault = fault_of(*texts)
+    if fault is not None:
+        return NoTask(NOT_JSON if fault == dialogue.NOT_UNICODE else fault)
+    task_type = row.get("type")
+    return Task(*texts), task_type if task_type in types else None
 
 
 def answers_schema() -> dict[str, Any]:
@@ -251,7 +303,7 @@ def answers_in(text: str) -> dict[str, str] | None:
         found = {name: row[name].strip() for name in ("informative", "precise")}
     except (ValueError, KeyError, TypeError, AttributeError, RecursionError):
         return None
-    return found if all(found.values()) else None
+    return None if fault_of(*found.values()) else found
 
 
 def _unfenced(text: str) -> str:
@@ -261,6 +313,5 @@ def _unfenced(text: str) -> str:
 
 def shown(completion: Completion) -> str:
     """Return what was written, as the ledger shows it."""
-    if completion.raw:
-        return completion.raw
-    return " | ".join(f"{turn.role}: {turn.text}" for turn in completion.turns)
+    turns = " | ".join(f"{turn.role}: {turn.text}" for turn in completion.turns)
+    return as_unicode(completion.raw or turns)

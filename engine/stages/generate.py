@@ -2,10 +2,10 @@
 
 A sampled question is worth asking, a sampled answer is often wrong: with `answer_temperature` both
 answers are asked for anew once the question stands, each without sight of the other, so that a
-judge of their consistency compares two opinions and not one opinion with its echo. An output that
-holds no task goes to the ledger with the reason and all that was written; the pair's caption stays
-in the mix. The reference code drops such pairs whole, and 500 at a time when a request fails
-(METHOD sections 1.5 and 7).
+judge of their consistency compares two opinions and not one opinion with its echo. What gives no
+task goes to the ledger with the reason and all that was written; whole tasks of the same output are
+kept, and the caption of a pair without any stays in the mix. The reference code drops such pairs
+whole, and 500 at a time when a request fails (METHOD sections 1.5 and 7).
 
 Every task carries its lineage: pair, caption, model, prompt and the raw output it was read from.
 """
@@ -51,7 +51,7 @@ class Params:
 
 
 def run(inputs: Inputs, params: Params, outputs: Outputs, tools: Tools) -> None:
-    """Write `tasks`, `unparsed` and the ledger of outputs that gave no task."""
+    """Write `tasks`, `unparsed` and the ledger of what gave no task."""
     pairs = inputs["pairs"]
     bank = ImageBank([inputs["images"].path])
     model = inputs.get("model")
@@ -99,7 +99,7 @@ def write_tasks(
         for pair, row in zip(shard, rows, strict=True):
             _write(pair, row, lineage, outputs)
             failed = [one["detail"] for one in row["failures"] if one["reason"] == FAILED]
-            answered += len(failed) < row["num_outputs"]
+            answered += bool(row["tasks"]) or len(failed) < len(row["failures"])
             first_failure = first_failure or next(iter(failed), None)
     if num_pairs and not answered:
         raise StageError(f"every request to the synthesizer failed; the first: {first_failure}")
@@ -159,7 +159,7 @@ def _task(pair: Record, task: Mapping[str, Any], lineage: Mapping[str, Any]) -> 
 
 STAGE = Stage(
     name="generate",
-    version=4,
+    version=5,
     inputs=(
         Port("pairs", reads=("{row_set}",)),
         Port("images", reads=("images",)),

@@ -21,7 +21,16 @@ from engine.plan import journal
 from engine.plan.stage import Needs, Port, Stage, Tools
 from engine.plugin import ModelUse
 from engine.recipe.prompts import variables
-from engine.records import ImagePart, Record, Turn, assistant, from_json, make_record, user
+from engine.records import (
+    ImagePart,
+    Record,
+    Turn,
+    as_unicode,
+    assistant,
+    from_json,
+    make_record,
+    user,
+)
 from engine.stages import _asking
 from engine.stages._models import lazy_session
 from engine.stages._writing import (
@@ -113,9 +122,11 @@ def _in_dialogue(
         user(asked[1]),
     )
     done: Completion = yield Ask(Request(turns, images), sampling)
-    if done.finish != "stop" or not done.text.strip():
-        return _failure(done, dialogue.EMPTY_TURN)
-    return {"informative": informative, "precise": done.text.strip(), "raw": shown(done)}
+    precise = done.text.strip()
+    fault = dialogue.fault_of(precise)
+    if done.finish != "stop" or fault is not None:
+        return _failure(done, fault or dialogue.EMPTY_TURN)
+    return {"informative": informative, "precise": precise, "raw": shown(done)}
 
 
 def _by_order(
@@ -145,7 +156,7 @@ def _places(task: Record) -> list[ImagePart]:
 
 def _failure(done: Completion, otherwise: str) -> dict[str, Any]:
     reason = {"error": FAILED, "length": CUT}.get(done.finish, otherwise)
-    return {"reason": reason, "raw": done.error or shown(done)}
+    return {"reason": reason, "raw": as_unicode(done.error or shown(done))}
 
 
 def _write(case: Case, row: Mapping[str, Any], outputs: Outputs) -> None:
@@ -173,7 +184,7 @@ def _mended(case: Case, row: Mapping[str, Any], old: Mapping[str, str]) -> Recor
 
 STAGE = Stage(
     name="repair",
-    version=1,
+    version=2,
     inputs=(
         Port("tasks", reads=("dropped",)),
         Port("images", reads=("images",)),

@@ -22,6 +22,7 @@ from engine.records import (
     RecordError,
     Turn,
     assistant,
+    is_unicode,
     make_record,
     user,
 )
@@ -30,6 +31,7 @@ STYLES = ("informative", "precise")
 NO_TURNS = "nothing was written"
 NO_HEADER = "no question under a header"
 EMPTY_TURN = "an instruction or answer is empty"
+NOT_UNICODE = "an instruction or answer is not Unicode"
 ONE_STYLE = "no instruction has both answers"
 _INSTRUCTION = "\N{OBJECT REPLACEMENT CHARACTER}"  # stands for the instruction when headers are cut
 
@@ -85,8 +87,9 @@ def tasks_from_turns(turns: Sequence[Turn], template: str) -> list[Task] | NoTas
     found: dict[str, Task] = {}
     reason = NO_HEADER
     for style, instruction, answer in _exchanges(turns, template):
-        if not instruction or not answer:
-            reason = EMPTY_TURN
+        fault = fault_of(instruction, answer)
+        if fault is not None:
+            reason = fault
             continue
         reason = ONE_STYLE
         by_style = answers.setdefault(instruction, {})
@@ -94,6 +97,13 @@ def tasks_from_turns(turns: Sequence[Turn], template: str) -> list[Task] | NoTas
         if len(by_style) == len(STYLES) and instruction not in found:
             found[instruction] = Task(instruction, by_style["informative"], by_style["precise"])
     return list(found.values()) or NoTask(reason)
+
+
+def fault_of(*texts: str) -> str | None:
+    """Return why one of the texts is no instruction and no answer; None when all may be."""
+    if not all(texts):
+        return EMPTY_TURN
+    return None if all(map(is_unicode, texts)) else NOT_UNICODE
 
 
 def _seed_tasks(record: Record) -> Iterator[tuple[str, list[Turn]]]:

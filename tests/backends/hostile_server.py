@@ -116,6 +116,10 @@ class _Handler(BaseHTTPRequestHandler):
                 self._send(200, _with(good, finish_reason="content_filter"))
             case "cut":
                 self._send(200, _with(good, finish_reason="length"))
+            case "half":
+                self._send(200, _with(good, message={"content": "half a smile \ud83d"}))
+            case "halferror":
+                self._send(400, {"error": {"message": "half a smile \ud83d"}})
             case "nousage":
                 self._send(200, {**good, "usage": {"prompt_tokens": None}})
             case "reset":

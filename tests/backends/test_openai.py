@@ -134,6 +134,12 @@ def test_a_bad_request_that_is_asked_alone_is_told_from_a_server_that_is_down(
     assert (probe["messages"][0]["content"], probe["max_tokens"]) == ("good 1", 1)
 
 
+def test_texts_of_a_server_can_be_written_down(opened: Any):
+    said, failed = opened().generate([chat("half"), chat("halferror")], GREEDY)
+
+    assert [said.text, said.raw, failed.error] == ["half a smile ?"] * 3
+
+
 def test_a_request_that_hangs_times_out(opened: Any, server: Hostile):
     hangs, good = opened(timeout_s=0.2, max_retries=1).generate(
         [chat("hang*9"), chat("good")], GREEDY

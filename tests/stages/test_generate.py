@@ -19,6 +19,7 @@ from engine.diagnostics import StageError
 from engine.plugin import ModelUse
 from engine.records import Record
 from engine.stages import _task_types, _writing, generate
+from engine.stages._writing import Ordered
 from engine.stages.generate import CUT, FAILED, Params, write_tasks
 from engine.training.dialogue import Task
 from tests.stages.running import Bench
@@ -183,6 +184,45 @@ def test_a_task_without_its_new_answers_goes_to_the_ledger(
     assert [task.meta.source_id for task in found.records("tasks")] == ["p1"]
 
 
+def fails_at(instruction: str, failure: Completion, *outputs: Completion) -> FakeSession:
+    """Give the outputs one after the other; answer all questions anew but one."""
+    drawn = iter(outputs)
+
+    def rule(request: Request) -> Completion:
+        if request.opens == "user":
+            return next(drawn)
+        is_first = request.turns[-1].text.endswith(instruction)
+        return failure if is_first else answer_anew(request)
+
+    return FakeSession(rule)
+
+
+@pytest.mark.parametrize(
+    ("failure", "reason"),
+    [(said(finish="length"), CUT), (said(finish="error", error="no memory"), FAILED)],
+)
+def test_when_a_new_answer_fails_the_other_questions_of_the_output_are_tried(
+    tmp_path: Path, failure: Completion, reason: str
+) -> None:
+    session = fails_at("What?", failure, said(*TWO, *THIRD))
+
+    found, _ = written(tmp_path, session, 1, params=ANEW)
+
+    assert instructions(found) == ["Where?"]
+    assert [row["reason"] for row in found.rows("quarantine")] == [reason]
+    assert len(session.asked) == 1 + 1 + 2  # the third question is not needed
+
+
+def test_a_question_whose_answers_failed_is_no_double_of_itself(tmp_path: Path) -> None:
+    session = fails_at("What?", said(finish="length"), said(*GOOD), said(*TWO))
+    params = replace(ANEW, num_tasks=2, num_samples=2)
+
+    found, _ = written(tmp_path, session, 1, params=params)
+
+    assert instructions(found) == ["Where?"]
+    assert [row["reason"] for row in found.rows("quarantine")] == [CUT, CUT]
+
+
 def test_counts_tell_completions_with_text_from_tasks(tmp_path: Path) -> None:
     outputs = iter([said(*GOOD), said(*GOOD[:2]), said()])
     found, _ = written(tmp_path, FakeSession(lambda request: next(outputs)), 3)
@@ -223,6 +263,7 @@ def die_at(caption: str, request: Request) -> Completion:
 
 
 TWO = (*GOOD, *dialogue_turns(PRECISE + "Where?", "a sofa", INFORMATIVE + "Where?", "On fabric."))
+THIRD = dialogue_turns(PRECISE + "When?", "at night", INFORMATIVE + "When?", "It is dark.")
 
 
 def instructions(found: Artifact) -> list[str]:
@@ -370,9 +411,123 @@ def test_an_answer_that_is_no_such_json_costs_its_own_pair_alone(
 
 
 def test_a_fence_around_the_json_is_let_pass() -> None:
-    (read,) = _writing.ordered_tasks("```json\n" + json.dumps({"tasks": [TASK]}) + "\n```")
+    text = "```json\n" + json.dumps({"tasks": [TASK]}) + "\n```"
+    read = _writing.ordered_tasks(text, ["scene"])
 
-    assert read == (Task("Where?", "Sand.", "A beach"), "scene")
+    assert read == Ordered([(Task("Where?", "Sand.", "A beach"), "scene")], [])
+
+
+OTHER = TASK | {"instruction": "When?"}
+BOTH = json.dumps({"tasks": [TASK, OTHER]})
+
+
+@pytest.mark.parametrize(
+    ("completion", "left", "reasons"),
+    [
+        (said(BOTH[:-9], finish="length"), ["Where?"], [CUT]),
+        (said("```json\n" + BOTH[:-9], finish="length"), ["Where?"], [CUT]),
+        (said(BOTH[:-2], finish="length"), ["Where?", "When?"], [CUT]),
+        (said(BOTH[:-1]), ["Where?", "When?"], ["not the JSON that was asked for"]),
+        (said(BOTH + " Good luck!"), ["Where?", "When?"], ["not the JSON that was asked for"]),
+        (said(BOTH.replace("}, {", "} {")), ["Where?"], ["not the JSON that was asked for"]),
+        (ordered(TASK | {"precise": " "}, OTHER), ["When?"], ["an instruction or answer is empty"]),
+        (ordered(TASK, {"instruction": "?"}), ["Where?"], ["not the JSON that was asked for"]),
+        (ordered("", 7, OTHER), ["When?"], ["not the JSON that was asked for"]),
+        (
+            said(
+                json.dumps({"tasks": [TASK | {"precise": ""}, OTHER, TASK]})[:-3], finish="length"
+            ),
+            ["When?"],
+            ["an instruction or answer is empty", CUT],
+        ),
+    ],
+)
+def test_whole_tasks_of_a_faulty_output_are_kept_and_the_fault_is_told(
+    tmp_path: Path, completion: Completion, left: list[str], reasons: list[str]
+) -> None:
+    found, _ = written(tmp_path, FakeSession(lambda request: completion), 1, params=ORDER)
+
+    assert instructions(found) == left
+    ledger = list(found.rows("quarantine"))
+    assert [row["reason"] for row in ledger] == reasons
+    assert {row["detail"] for row in ledger} == {f"assistant: {completion.text}"}
+    counts = found.manifest.counts
+    assert (counts["outputs"], counts["generated"], counts["tasks"]) == (1, 1, len(left))
+    assert found.num_rows("unparsed") == 0
+
+
+LONE = "half a smile \ud83d"
+
+
+@pytest.mark.parametrize("field", ["instruction", "informative", "precise"])
+def test_a_text_that_is_not_unicode_is_no_task(tmp_path: Path, field: str) -> None:
+    session = FakeSession(lambda request: ordered(OTHER, TASK | {field: LONE}))
+
+    found, _ = written(tmp_path, session, 1, params=ORDER)
+
+    assert instructions(found) == ["When?"]
+    (row,) = found.rows("quarantine")
+    assert row["reason"] == "not the JSON that was asked for"
+    assert "half a smile \\ud83d" in row["detail"]
+
+
+@pytest.mark.parametrize("params", [PARAMS, ORDER])
+@pytest.mark.parametrize(
+    "completion",
+    [
+        said(*dialogue_turns(PRECISE + LONE, "a cat", INFORMATIVE + LONE, "It has whiskers.")),
+        said(*dialogue_turns(PRECISE + "What?", LONE, INFORMATIVE + "What?", "It has whiskers.")),
+        said(LONE),
+        said(LONE, finish="length"),
+        said(finish="error", error=LONE),
+    ],
+)
+def test_the_ledger_can_hold_whatever_was_written(
+    tmp_path: Path, params: Params, completion: Completion
+) -> None:
+    def rule(request: Request) -> Completion:
+        if "Caption 0." in "".join(turn.text for turn in request.turns):
+            return completion
+        return said(*GOOD) if params is PARAMS else ordered(TASK)
+
+    found, _ = written(tmp_path, FakeSession(rule), 2, params=params)
+
+    assert [task.meta.source_id for task in found.records("tasks")] == ["p1"]
+    (row,) = found.rows("quarantine")
+    assert row["source_id"] == "p0"
+    assert "half a smile ?" in row["detail"]
+
+
+def test_a_new_answer_that_is_not_unicode_is_no_answer(tmp_path: Path) -> None:
+    session = fails_at("What?", said(LONE), replace(said(*TWO), raw=LONE))
+
+    found, _ = written(tmp_path, session, 1, params=ANEW)
+
+    (task,) = found.records("tasks")
+    assert (task.instruction, task.meta.extra["generated"]["raw"]) == ("Where?", "half a smile ?")
+    assert [(row["reason"], row["detail"]) for row in found.rows("quarantine")] == [
+        ("an instruction or answer is not Unicode", "half a smile ?")
+    ]
+
+
+@pytest.mark.parametrize("task_type", ["logo", ["scene"], {"scene": 1}, 3, None])
+def test_a_type_that_was_not_asked_for_is_not_noted(tmp_path: Path, task_type: object) -> None:
+    odd = TASK | {"type": task_type}
+    found, _ = written(tmp_path, FakeSession(lambda request: ordered(odd)), 1, params=ORDER)
+
+    (task,) = found.records("tasks")
+    assert "task_type" not in task.meta.extra
+
+
+def test_after_a_cut_output_the_next_brings_the_tasks_that_are_left(tmp_path: Path) -> None:
+    outputs = iter([said(BOTH[:-9], finish="length"), ordered(OTHER), ordered(OTHER)])
+    session = FakeSession(lambda request: next(outputs))
+
+    found, _ = written(tmp_path, session, 1, params=replace(ORDER, num_samples=3))
+
+    assert instructions(found) == ["Where?", "When?"]
+    assert [task.meta.extra["generated"]["draw"] for task in found.records("tasks")] == [0, 1]
+    assert (len(session.asked), found.manifest.counts["outputs"]) == (2, 2)
 
 
 def test_no_caption_gets_out_of_its_tags(tmp_path: Path) -> None:

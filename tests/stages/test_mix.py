@@ -237,20 +237,24 @@ def test_answers_may_be_joined_as_the_papers_code_does(
         assert text not in texts.values()
 
 
-COMBINE = (package_data.folder("prompt_templates") / "combine/v2.j2").read_text("utf-8")
+COMBINE = [
+    (package_data.folder("prompt_templates") / f"combine/{version}.j2").read_text("utf-8")
+    for version in ("v2", "v3")
+]
 
 
 @given(
+    st.sampled_from(COMBINE),
     st.text("abc .!?,", min_size=3, max_size=60),
     st.text("abc .", min_size=1, max_size=20),
     st.integers(0, 2**32),
 )
 def test_a_joined_answer_goes_forward_and_never_asks(
-    informative: str, precise: str, variant: int
+    combine: str, informative: str, precise: str, variant: int
 ) -> None:
     hypothesis.assume(informative.strip(" .!?,") and precise.strip(" ."))
     text = prompts.render(
-        COMBINE, instruction="What?", informative=informative, precise=precise, variant=variant
+        combine, instruction="What?", informative=informative, precise=precise, variant=variant
     )
     reasoning, conclusion = informative.strip(), precise.strip().rstrip(". ")
 
@@ -261,11 +265,12 @@ def test_a_joined_answer_goes_forward_and_never_asks(
     assert "What?" not in text
 
 
-def test_both_versions_of_the_template_have_many_wordings() -> None:
+@pytest.mark.parametrize("combine", COMBINE)
+def test_both_versions_of_the_template_have_many_wordings(combine: str) -> None:
     def wordings(precise: str) -> set[str]:
         return {
             prompts.render(
-                COMBINE, instruction="Q", informative="It is.", precise=precise, variant=number
+                combine, instruction="Q", informative="It is.", precise=precise, variant=number
             )
             for number in range(200)
         }

@@ -133,6 +133,14 @@ def test_open_questions_failures_and_broken_rules_are_not_mended(mended):
         (said(finish="error", error="no memory"), PARAMS, "the request failed"),
         (said("no JSON"), ORDER, "not the JSON that was asked for"),
         (said('{"informative": "x"}'), ORDER, "not the JSON that was asked for"),
+        (
+            said(r'{"informative": "x", "precise": "\ud83d"}'),
+            ORDER,
+            "not the JSON that was asked for",
+        ),
+        (said("half a smile \ud83d"), ORDER, "not the JSON that was asked for"),
+        (said("half a smile \ud83d"), PARAMS, "an instruction or answer is not Unicode"),
+        (said(finish="error", error="no \ud83d"), PARAMS, "the request failed"),
     ],
 )
 def test_what_cannot_be_mended_goes_to_the_ledger(
