@@ -266,9 +266,9 @@ def _image_settings(kit: ModelKit, params: Params) -> dict[str, Any]:
     """Return how images are prepared: as everywhere in this engine, where vLLM can.
 
     Of families that see videos it opens a processor that exists with torchvision alone; its
-    resizing differs by a shade.
+    resizing differs by a shade. It would keep memory for videos and sounds that nobody shows.
     """
-    limit = {"limit_mm_per_prompt": {"image": params.max_images}}
+    limit = {"limit_mm_per_prompt": {"image": params.max_images, "video": 0, "audio": 0}}
     if kit.config.model_type in PROCESSORS:
         return limit
     return {**limit, "mm_processor_kwargs": {"backend": "pil"}}

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import sys
 from types import SimpleNamespace
+from typing import Any
 
 import pytest
 
-from engine.backends._vllm_engine import _one_process, _supply
+from engine.backends._vllm_engine import _image_settings, _one_process, _supply
 from engine.backends.vllm import Params
 from engine.plan.stage import Machine
 
@@ -39,3 +40,11 @@ def test_a_vllm_that_does_not_tell_how_it_binds_threads_keeps_its_two_processes(
 
     with _one_process(SimpleNamespace(parallel_config=parallel, device_config=device)):
         assert parallel.distributed_executor_backend == "mp"
+
+
+@pytest.mark.parametrize("model_type", ["qwen2_5_vl", "llava_next"])
+def test_no_memory_is_kept_for_what_no_recipe_shows(model_type: str):
+    kit: Any = SimpleNamespace(config=SimpleNamespace(model_type=model_type))
+    found = _image_settings(kit, Params(max_images=2))
+
+    assert found["limit_mm_per_prompt"] == {"image": 2, "video": 0, "audio": 0}
