@@ -26,6 +26,7 @@ from engine.plan.stage import Machine
 
 CPU_BLOCK_TOKENS = 32  # of the key-value cache; vLLM's own 128 would hardly share a short prefix
 IMAGE_CACHE_GIB = 1  # of prepared images, on either side; vLLM's own is 4
+AS_MEMORY_ALLOWS = -1  # tokens: what the model holds, or fewer if one request would not fit
 DIED = "vLLM's engine died; its own log says why"
 CLOSE_TIMEOUT_S = 10.0
 _Started = tuple[Any, asyncio.AbstractEventLoop, threading.Thread]
@@ -39,7 +40,8 @@ class Engine:
     core: Any  # vllm.v1.engine.async_llm.AsyncLLM
     loop: asyncio.AbstractEventLoop
     thread: threading.Thread
-    max_tokens: int
+    model_tokens: int  # that the model holds, or the recipe allows
+    max_tokens: int  # of those, for which there is memory
     max_in_hand: int  # questions
     refill: int  # how many of them must be answered before more are put
     declared_eos: Any
@@ -153,15 +155,21 @@ def start(kit: ModelKit, files: ModelFiles, params: Params, machine: Machine) ->
         why = "on a CPU, vLLM lets the tokens of an image see only those before them"
         raise StageError(f"vLLM does not answer as `{kit.path}`: {why}", hint=_USE)
     max_in_hand, refill = _supply(params, machine)
+    model_tokens = _max_tokens(config, kit)
     # The engine is no local variable here: vLLM keeps an error whose traceback holds this frame.
     return Engine(
         *_frozen(_started(config, files.path)),
-        max_tokens=int(config.model_config.max_model_len),
+        model_tokens=model_tokens,
+        max_tokens=_max_tokens(config, kit),  # the start may have lowered it
         max_in_hand=max_in_hand,
         refill=refill,
         declared_eos=_declared_eos(files),
         adapter=adapter,
     )
+
+
+def _max_tokens(config: Any, kit: ModelKit) -> int:
+    return min(int(config.model_config.max_model_len), kit.context_tokens)
 
 
 def _frozen(started: _Started) -> _Started:
@@ -244,7 +252,7 @@ def _settings(kit: ModelKit, files: ModelFiles, params: Params, machine: Machine
         "trust_remote_code": files.trust_remote_code,
         "dtype": dtype,
         "quantization": params.quantization,
-        "max_model_len": min(params.max_model_len or kit.context_tokens, kit.context_tokens),
+        "max_model_len": _max_model_len(kit, params, machine),
         "max_num_seqs": params.max_num_seqs,
         "gpu_memory_utilization": params.gpu_memory_utilization,
         "tensor_parallel_size": params.tensor_parallel_size,
@@ -260,6 +268,12 @@ def _settings(kit: ModelKit, files: ModelFiles, params: Params, machine: Machine
         **({"block_size": CPU_BLOCK_TOKENS, "enable_chunked_prefill": False} if is_cpu else {}),
         **(_image_settings(kit, params) if kit.family.has_vision else {}),
     }
+
+
+def _max_model_len(kit: ModelKit, params: Params, machine: Machine) -> int:
+    if params.max_model_len is None and machine.device == "cuda":
+        return AS_MEMORY_ALLOWS
+    return min(params.max_model_len or kit.context_tokens, kit.context_tokens)
 
 
 def _image_settings(kit: ModelKit, params: Params) -> dict[str, Any]:

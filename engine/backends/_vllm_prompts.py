@@ -158,9 +158,12 @@ class Desk:
         return rendered
 
     def _check_length(self, needed: int) -> None:
-        limit = self._engine.max_tokens
-        if needed > limit:
-            raise RefusedError(f"needs {needed} tokens, the model holds {limit}")
+        engine = self._engine
+        if needed > engine.model_tokens:
+            raise RefusedError(f"needs {needed} tokens, the model holds {engine.model_tokens}")
+        if needed > engine.max_tokens:
+            limit = engine.max_tokens
+            raise RefusedError(f"needs {needed} tokens, the memory of the GPU holds {limit}")
 
     def _ending(self, request: Request) -> Ending:
         key = (request.opens, is_plain(request, self._talk._kit))

@@ -8,7 +8,13 @@ from typing import Any
 
 import pytest
 
-from engine.backends._vllm_engine import _image_settings, _one_process, _supply
+from engine.backends._vllm_engine import (
+    _image_settings,
+    _max_model_len,
+    _one_process,
+    _supply,
+)
+from engine.backends._vllm_prompts import Desk, RefusedError
 from engine.backends.vllm import Params
 from engine.plan.stage import Machine
 
@@ -48,3 +54,32 @@ def test_no_memory_is_kept_for_what_no_recipe_shows(model_type: str):
     found = _image_settings(kit, Params(max_images=2))
 
     assert found["limit_mm_per_prompt"] == {"image": 2, "video": 0, "audio": 0}
+
+
+@pytest.mark.parametrize(
+    ("device", "asked", "expected"),
+    [
+        ("cuda", None, -1),  # vLLM looks how much memory there is
+        ("cuda", 512, 512),
+        ("cuda", 4096, 1024),
+        ("cpu", None, 1024),
+    ],
+)
+def test_a_gpu_too_small_for_the_whole_context_takes_shorter_requests(
+    device: str, asked: int | None, expected: int
+):
+    kit: Any = SimpleNamespace(context_tokens=1024)
+    params = Params(max_model_len=asked)
+
+    assert _max_model_len(kit, params, Machine(device=device)) == expected
+
+
+def test_a_request_too_long_says_whether_model_or_memory_is_too_small():
+    desk: Any = object.__new__(Desk)
+    desk._engine = SimpleNamespace(model_tokens=1024, max_tokens=224)
+    desk._check_length(224)
+
+    with pytest.raises(RefusedError, match="needs 225 tokens, the memory of the GPU holds 224"):
+        desk._check_length(225)
+    with pytest.raises(RefusedError, match="needs 1025 tokens, the model holds 1024"):
+        desk._check_length(1025)
