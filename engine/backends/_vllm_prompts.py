@@ -152,10 +152,18 @@ class Desk:
             asked["multi_modal_uuids"] = {"image": [digest for digest, _ in images]}
         try:
             (rendered,) = self._engine.core.renderer.render_cmpl([asked])
+            self._check_length(len(rendered["prompt_token_ids"]) + num_new)
         except Exception as error:  # a model's own processor may raise anything at an odd picture
+            self._forget(images)
             raise RefusedError(str(error) or type(error).__name__) from error
-        self._check_length(len(rendered["prompt_token_ids"]) + num_new)
         return rendered
+
+    def _forget(self, images: list[tuple[str, Any]]) -> None:
+        """Let vLLM prepare pictures anew: it believes that the engine has what it prepared."""
+        cache = getattr(self._engine.core.renderer, "mm_processor_cache", None)
+        for digest, _ in images:
+            if cache is not None:
+                cache.invalidate(digest)
 
     def _check_length(self, needed: int) -> None:
         engine = self._engine
