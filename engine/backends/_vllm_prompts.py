@@ -12,7 +12,7 @@ import itertools
 import queue
 import threading
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from engine.backends import Ask, Question, Request, Sampling
@@ -22,7 +22,8 @@ from engine.images import ImageError, decode
 from engine.models._chat import ChatError
 from engine.records import ImagePart, user
 
-Done = Callable[[Any], None]  # gets (Prepared, output or error), or an error of the caller
+Done = Callable[[Any], None]  # gets (Asked, output or error), or an error of the caller
+ANSWERED = ("stop", "length")  # finish reasons; others are "error" and "abort"
 PROBE_LOG_PROBS = 20
 PROBE_PX = 64
 
@@ -32,15 +33,22 @@ class RefusedError(ValueError):
 
 
 @dataclass(frozen=True, slots=True)
-class Prepared:
-    """A question, ready for the engine."""
+class Asked:
+    """What is kept of a question until the engine has answered it."""
 
     question: Question
     prompt: Prompt
     ending: Ending
+    choice_ids: tuple[int, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Prepared:
+    """A question, ready for the engine."""
+
+    asked: Asked
     rendered: Any
     rules: Any
-    choice_ids: tuple[int, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,13 +58,22 @@ class Unasked:
     question: Question
 
 
+@dataclass(frozen=True, slots=True)
+class _Work:
+    """A question that waits, and who waits for the answer."""
+
+    question: Question
+    done: Done
+    is_again: bool = False  # the engine failed at it once
+
+
 class Desk:
     """A thread that prepares what is put, questions of flows that are under way first."""
 
     def __init__(self, talk: Talk, engine: Engine) -> None:
         self._talk = talk
         self._engine = engine
-        self._waiting: queue.PriorityQueue[tuple[int, int, Any]] = queue.PriorityQueue()
+        self._waiting: queue.PriorityQueue[tuple[int, int, _Work | None]] = queue.PriorityQueue()
         self._numbers = itertools.count()
         self._endings: dict[tuple[str, bool], Ending] = {}
         self._thread = threading.Thread(target=self._work, name="prompts", daemon=True)
@@ -64,7 +81,10 @@ class Desk:
 
     def put(self, question: Question, done: Done, *, is_new: bool) -> None:
         """Prepare a question and ask the engine; `done` is called in another thread."""
-        self._waiting.put((int(is_new), next(self._numbers), (question, done)))
+        self._put(_Work(question, done), int(is_new))
+
+    def _put(self, work: _Work | None, priority: int) -> None:
+        self._waiting.put((priority, next(self._numbers), work))
 
     def drop_all(self) -> None:
         """Forget what is not prepared yet."""
@@ -77,7 +97,7 @@ class Desk:
     def close(self) -> None:
         """End the thread."""
         self.drop_all()
-        self._waiting.put((-1, next(self._numbers), None))
+        self._put(None, -1)
         self._thread.join()
 
     def _work(self) -> None:
@@ -85,16 +105,33 @@ class Desk:
             priority, _, work = self._waiting.get()
             if work is None:
                 return
-            question, done = work
-            try:
-                prepared = self.prepared(question)
-            except RefusedError as error:
-                done((Unasked(question), error))
-            except Exception as error:  # a mistake of ours or the caller's: raised where it asks
-                done(error)
+            self._ask(work, priority)
+
+    def _ask(self, work: _Work, priority: int) -> None:
+        try:
+            prepared = self.prepared(work.question)
+        except RefusedError as error:
+            work.done((Unasked(work.question), error))
+        except Exception as error:  # a mistake of ours or the caller's: raised where it asks
+            work.done(error)
+        else:
+            told = self._told(work, prepared.asked)
+            self._engine.ask(prepared.rendered, prepared.rules, told, priority=priority)
+
+    def _told(self, work: _Work, asked: Asked) -> Callable[[Any], None]:
+        """Return what hands an answer on, or asks once more where the engine failed.
+
+        It fails at one question alone when it does not find a picture that it was said to have;
+        vLLM has forgotten that by then, and sends the picture again.
+        """
+
+        def told(output: Any) -> None:
+            if is_failure(output) and not work.is_again:
+                self._put(replace(work, is_again=True), 0)
             else:
-                told = _with(prepared, done)
-                self._engine.ask(prepared.rendered, prepared.rules, told, priority=priority)
+                work.done((asked, output))
+
+        return told
 
     def prepared(self, question: Question) -> Prepared:
         """Prepare one question. Raise RefusedError if it cannot be asked."""
@@ -107,10 +144,10 @@ class Desk:
         ending = self._ending(request)
         if isinstance(question, Ask):
             rules = self._rules(prompt, ending, sampling)
-            return Prepared(question, prompt, ending, rendered, rules)
+            return Prepared(Asked(question, prompt, ending), rendered, rules)
         chosen = self._talk._choice_ids(prompt, question)
         rules = _plain_rules(logprob_token_ids=list(chosen))
-        return Prepared(question, prompt, ending, rendered, rules, chosen)
+        return Prepared(Asked(question, prompt, ending, chosen), rendered, rules)
 
     def probe(self) -> Prepared:
         """Return a question that shows whether an adapter is applied: with a picture, if it can."""
@@ -123,7 +160,8 @@ class Desk:
         rendered = self._rendered(text, images, 1)
         prompt = Prompt(request, text, (), rendered["prompt_token_ids"])
         rules = _plain_rules(logprobs=PROBE_LOG_PROBS)
-        return Prepared(Ask(request, Sampling(1)), prompt, Ending(()), rendered, rules)
+        asked = Asked(Ask(request, Sampling(1)), prompt, Ending(()))
+        return Prepared(asked, rendered, rules)
 
     def _text(self, request: Request) -> tuple[str, list[tuple[str, Any]]]:
         """Return the prompt, one marker for each image, and the images in their order."""
@@ -232,5 +270,6 @@ def _picture() -> bytes:
     return encode_png(Image.radial_gradient("L").resize((PROBE_PX, PROBE_PX)).convert("RGB"))
 
 
-def _with(prepared: Prepared, done: Done) -> Done:
-    return lambda output: done((prepared, output))
+def is_failure(output: Any) -> bool:
+    """Return whether the engine gave a question up, which vLLM tells as it tells an answer."""
+    return not isinstance(output, Exception) and output.outputs[0].finish_reason not in ANSWERED

@@ -2,21 +2,30 @@
 
 from __future__ import annotations
 
+import queue
 import sys
+from collections.abc import Callable
 from types import SimpleNamespace
-from typing import Any
+from typing import Any, cast
 
 import pytest
 
+from engine.backends import Ask, Choices, Request, Sampling
+from engine.backends._talk import Ending, Prompt
+from engine.backends._vllm import VllmSession
 from engine.backends._vllm_engine import (
     _image_settings,
     _max_model_len,
     _one_process,
     _supply,
 )
-from engine.backends._vllm_prompts import Desk, RefusedError
+from engine.backends._vllm_prompts import Asked, Desk, Prepared, RefusedError
 from engine.backends.vllm import Params
 from engine.plan.stage import Machine
+from engine.records import user
+
+REQUEST = Request((user("What is there to say?"),))
+WAIT_S = 10.0
 
 
 @pytest.mark.parametrize(
@@ -46,6 +55,63 @@ def test_a_vllm_that_does_not_tell_how_it_binds_threads_keeps_its_two_processes(
 
     with _one_process(SimpleNamespace(parallel_config=parallel, device_config=device)):
         assert parallel.distributed_executor_backend == "mp"
+
+
+class FakeEngine:
+    """Keeps what it is asked, for the test to answer."""
+
+    def __init__(self) -> None:
+        self.asked: queue.SimpleQueue[tuple[Any, Callable[[Any], None]]] = queue.SimpleQueue()
+
+    def ask(self, rendered: Any, rules: Any, done: Callable[[Any], None], **_: Any) -> None:
+        self.asked.put((rendered, done))
+
+
+class FakeDesk(Desk):
+    """Prepares a question in no time: the text of its prompt."""
+
+    def prepared(self, question: Any) -> Prepared:
+        asked = Asked(question, Prompt(question.request, "", (), []), Ending(()))
+        return Prepared(asked, rendered={"of": question}, rules=None)
+
+
+def ended(reason: str) -> Any:
+    return SimpleNamespace(
+        outputs=[SimpleNamespace(finish_reason=reason, token_ids=[], logprobs=[])]
+    )
+
+
+@pytest.mark.parametrize("reason", ["error", "abort"])
+@pytest.mark.parametrize("question", [Ask(REQUEST, Sampling(1)), Choices(REQUEST, ("a", "b"))])
+def test_what_the_engine_gives_up_is_asked_once_more_and_then_fails(question: Any, reason: str):
+    engine: Any = FakeEngine()
+    desk = FakeDesk(cast(Any, None), engine)
+    told: queue.SimpleQueue[Any] = queue.SimpleQueue()
+    desk.put(question, told.put, is_new=True)
+    for _ in range(2):
+        _, done = engine.asked.get(timeout=WAIT_S)
+        assert told.empty()
+        done(ended(reason))
+    desk.close()
+
+    session: Any = object.__new__(VllmSession)
+    reply = session._read(told.get(timeout=WAIT_S))
+    assert engine.asked.empty()
+    assert reply.error == "vLLM gave this request up twice; its own log says why"
+
+
+def test_what_the_engine_answers_after_all_is_an_answer():
+    engine: Any = FakeEngine()
+    desk = FakeDesk(cast(Any, None), engine)
+    told: queue.SimpleQueue[Any] = queue.SimpleQueue()
+    desk.put(Ask(REQUEST, Sampling(1)), told.put, is_new=True)
+    answer = ended("stop")
+    for output in (ended("error"), answer):
+        _, done = engine.asked.get(timeout=WAIT_S)
+        done(output)
+    desk.close()
+
+    assert told.get(timeout=WAIT_S)[1] is answer
 
 
 @pytest.mark.parametrize("model_type", ["qwen2_5_vl", "llava_next"])

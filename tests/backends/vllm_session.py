@@ -5,6 +5,7 @@ An engine takes up to a minute to start, so what can be asked of one session is 
 
 from __future__ import annotations
 
+import asyncio
 import hashlib
 import json
 import os
@@ -88,6 +89,7 @@ def base() -> dict[str, Any]:
     alone = [one.text for one in session.generate([_question(3)], GREEDY)]
     bad = session.generate([_broken(), _question(3), _long(), _many(3), _many(2)], GREEDY)
     late = _late(session)
+    lost = _lost(session)
     return {
         "results": [results[number] for number in range(200)],
         "started": list(started_after.values()),
@@ -95,6 +97,7 @@ def base() -> dict[str, Any]:
         "alone": alone,
         "bad": [(one.error, one.text) for one in bad],
         "late": late,
+        "lost": lost,
         "died": _killed(session),
     }
 
@@ -141,6 +144,23 @@ def _late(session: Any) -> dict[str, Any]:
     is_cached = cache.is_cached_item(hashlib.sha256(encoded).hexdigest())
     (short,) = session.generate([request], GREEDY)
     return {"error": full.error, "is_cached": is_cached, "then": short.error, "text": short.text}
+
+
+def _lost(session: Any) -> dict[str, Any]:
+    """Ask and score, then once more when the engine has lost its pictures behind vLLM's back."""
+
+    def lose() -> None:
+        loses = session._engine.core.engine_core.reset_mm_cache_async()
+        asyncio.run_coroutine_threadsafe(loses, session._engine.loop).result()
+
+    def answers(before_each: Callable[[], None]) -> tuple[str, list[float]]:
+        before_each()
+        (done,) = session.generate([_question(3)], GREEDY)
+        before_each()
+        (scored,) = session.score([Choices(_question(3), ("Yes", "No"))])
+        return done.text, list(scored.log_probs)
+
+    return {"kept": answers(lambda: None), "lost": answers(lose)}
 
 
 def _many(count: int) -> Request:
