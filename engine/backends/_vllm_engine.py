@@ -26,6 +26,7 @@ from engine.plan.stage import Machine
 
 CPU_BLOCK_TOKENS = 32  # of the key-value cache; vLLM's own 128 would hardly share a short prefix
 IMAGE_CACHE_GIB = 1  # of prepared images, on either side; vLLM's own is 4
+IN_HAND_GIB = 4  # of prepared images that are asked about, for each copy of the model
 AS_MEMORY_ALLOWS = -1  # tokens: what the model holds, or fewer if one request would not fit
 DIED = "vLLM's engine died; its own log says why"
 CLOSE_TIMEOUT_S = 10.0
@@ -43,11 +44,12 @@ class Engine:
     model_tokens: int  # that the model holds, or the recipe allows
     max_tokens: int  # of those, for which there is memory
     max_in_hand: int  # questions
+    max_bytes: int  # of prepared pictures in hand, beside the last one
     refill: int  # how many of them must be answered before more are put
     declared_eos: Any
     adapter: Adapter | None
     _numbers: itertools.count[int] = field(default_factory=itertools.count)
-    _tasks: set[asyncio.Task[None]] = field(default_factory=set)
+    _tasks: set[asyncio.Task[Any]] = field(default_factory=set)
 
     def ask(
         self,
@@ -58,15 +60,18 @@ class Engine:
         priority: int = 0,
         uses_adapter: bool = True,
     ) -> None:
-        """Put a rendered prompt; `done` gets the output or the error, in the loop's thread."""
+        """Put a rendered prompt; `done` gets the output or an error, in the loop's thread.
+
+        It is called once in any case, also for what is taken back. The prompt is not kept.
+        """
         how: dict[str, Any] = {"request_id": str(next(self._numbers)), "priority": priority}
         if self.adapter and uses_adapter:
             how["lora_request"] = self.adapter.request()
 
         def begin() -> None:
-            task = self.loop.create_task(self._answer(rendered, rules, done, how))
+            task = self.loop.create_task(self._output(rendered, rules, how))
             self._tasks.add(task)
-            task.add_done_callback(self._tasks.discard)
+            task.add_done_callback(lambda ended: self._end(ended, done))
 
         self.loop.call_soon_threadsafe(begin)
 
@@ -129,16 +134,25 @@ class Engine:
             task.cancel()
         await asyncio.gather(*left, return_exceptions=True)
 
-    async def _answer(
-        self, rendered: Any, rules: Any, done: Callable[[Any], None], how: dict[str, Any]
-    ) -> None:
-        output: Any = None
+    async def _output(self, rendered: Any, rules: Any, how: dict[str, Any]) -> Any:
+        # Not `generate`, which holds a prompt's pictures until the answer is there.
+        adding = self.core.add_request(prompt=rendered, params=rules, **how)
+        del rendered
+        queue = await adding
         try:
-            async for one in self.core.generate(rendered, rules, **how):
-                output = one
-        except Exception as error:  # whatever it is, it belongs to whoever asked
-            output = error
-        done(output)
+            while not (output := await queue.get()).finished:
+                pass
+        except asyncio.CancelledError:
+            await self.core.abort(queue.request_id, internal=True)
+            raise
+        return output
+
+    def _end(self, task: asyncio.Task[Any], done: Callable[[Any], None]) -> None:
+        self._tasks.discard(task)
+        if task.cancelled():  # whoever asked is gone, or the engine is
+            done(EngineDiedError(DIED))
+        else:  # whatever error it is, it belongs to whoever asked
+            done(task.exception() or task.result())
 
 
 def start(kit: ModelKit, files: ModelFiles, params: Params, machine: Machine) -> Engine:
@@ -162,6 +176,7 @@ def start(kit: ModelKit, files: ModelFiles, params: Params, machine: Machine) ->
         model_tokens=model_tokens,
         max_tokens=_max_tokens(config, kit),  # the start may have lowered it
         max_in_hand=max_in_hand,
+        max_bytes=IN_HAND_GIB * 2**30 * params.data_parallel_size,
         refill=refill,
         declared_eos=_declared_eos(files),
         adapter=adapter,

@@ -18,6 +18,7 @@ from typing import Any
 from engine.backends import Ask, Question, Request, Sampling
 from engine.backends._talk import Ending, Prompt, Talk, is_plain
 from engine.backends._vllm_engine import Engine
+from engine.backends._vllm_load import Load, num_bytes
 from engine.images import ImageError, decode
 from engine.models._chat import ChatError
 from engine.records import ImagePart, user
@@ -68,7 +69,10 @@ class _Work:
 
 
 class Desk:
-    """A thread that prepares what is put, questions of flows that are under way first."""
+    """A thread that prepares what is put, questions of flows that are under way first.
+
+    It pauses while the pictures of what is not answered take too much memory.
+    """
 
     def __init__(self, talk: Talk, engine: Engine) -> None:
         self._talk = talk
@@ -76,6 +80,7 @@ class Desk:
         self._waiting: queue.PriorityQueue[tuple[int, int, _Work | None]] = queue.PriorityQueue()
         self._numbers = itertools.count()
         self._endings: dict[tuple[str, bool], Ending] = {}
+        self._load = Load(engine.max_bytes)
         self._thread = threading.Thread(target=self._work, name="prompts", daemon=True)
         self._thread.start()
 
@@ -97,11 +102,13 @@ class Desk:
     def close(self) -> None:
         """End the thread."""
         self.drop_all()
+        self._load.lift()
         self._put(None, -1)
         self._thread.join()
 
     def _work(self) -> None:
         while True:
+            self._load.wait()
             priority, _, work = self._waiting.get()
             if work is None:
                 return
@@ -115,10 +122,12 @@ class Desk:
         except Exception as error:  # a mistake of ours or the caller's: raised where it asks
             work.done(error)
         else:
-            told = self._told(work, prepared.asked)
+            size = num_bytes(prepared.rendered.get("mm_kwargs"))
+            self._load.add(size)
+            told = self._told(work, prepared.asked, size)
             self._engine.ask(prepared.rendered, prepared.rules, told, priority=priority)
 
-    def _told(self, work: _Work, asked: Asked) -> Callable[[Any], None]:
+    def _told(self, work: _Work, asked: Asked, size: int) -> Callable[[Any], None]:
         """Return what hands an answer on, or asks once more where the engine failed.
 
         It fails at one question alone when it does not find a picture that it was said to have;
@@ -126,6 +135,7 @@ class Desk:
         """
 
         def told(output: Any) -> None:
+            self._load.add(-size)
             if is_failure(output) and not work.is_again:
                 self._put(replace(work, is_again=True), 0)
             else:
