@@ -27,8 +27,10 @@ from engine.backends import (
 from engine.backends._talk import Talk, failed
 from engine.backends._vllm_adapter import check
 from engine.backends._vllm_engine import Engine, as_died
-from engine.backends._vllm_prompts import Desk, RefusedError
+from engine.backends._vllm_prompts import Desk, RefusedError, is_failure
 from engine.models._loading import ModelKit
+
+GIVEN_UP = "vLLM gave this request up twice; its own log says why"
 
 
 class VllmSession(Talk):
@@ -104,19 +106,21 @@ class VllmSession(Talk):
         """Return the reply to a question. Raise EngineDiedError if the engine is no more."""
         if isinstance(answer, Exception):
             raise answer
-        prepared, output = answer
+        asked, output = answer
         if isinstance(output, RefusedError):
-            return _refusal(prepared.question, str(output))
+            return _refusal(asked.question, str(output))
         if isinstance(output, Exception):
-            return self._failure(prepared.question, output)
-        self.num_prompt_tokens += len(prepared.prompt.ids)
+            return self._failure(asked.question, output)
+        if is_failure(output):
+            return _refusal(asked.question, GIVEN_UP)
+        self.num_prompt_tokens += len(asked.prompt.ids)
         self.num_cached_tokens += output.num_cached_tokens or 0
-        if isinstance(prepared.question, Ask):
+        if isinstance(asked.question, Ask):
             written = list(output.outputs[0].token_ids)
-            return self._completion(prepared.prompt, written, prepared.ending)
+            return self._completion(asked.prompt, written, asked.ending)
         told = output.outputs[0].logprobs[0]
-        found = tuple(told[i].logprob if i in told else -math.inf for i in prepared.choice_ids)
-        return Likelihoods(found, len(prepared.prompt.ids))
+        found = tuple(told[i].logprob if i in told else -math.inf for i in asked.choice_ids)
+        return Likelihoods(found, len(asked.prompt.ids))
 
     def _failure(self, question: Question, error: Exception) -> Reply:
         from vllm.exceptions import VLLMClientError

@@ -26,6 +26,8 @@ from engine.plan.stage import Machine
 
 CPU_BLOCK_TOKENS = 32  # of the key-value cache; vLLM's own 128 would hardly share a short prefix
 IMAGE_CACHE_GIB = 1  # of prepared images, on either side; vLLM's own is 4
+IN_HAND_GIB = 4  # of prepared images that are asked about, for each copy of the model
+AS_MEMORY_ALLOWS = -1  # tokens: what the model holds, or fewer if one request would not fit
 DIED = "vLLM's engine died; its own log says why"
 CLOSE_TIMEOUT_S = 10.0
 _Started = tuple[Any, asyncio.AbstractEventLoop, threading.Thread]
@@ -39,13 +41,15 @@ class Engine:
     core: Any  # vllm.v1.engine.async_llm.AsyncLLM
     loop: asyncio.AbstractEventLoop
     thread: threading.Thread
-    max_tokens: int
+    model_tokens: int  # that the model holds, or the recipe allows
+    max_tokens: int  # of those, for which there is memory
     max_in_hand: int  # questions
+    max_bytes: int  # of prepared pictures in hand, beside the last one
     refill: int  # how many of them must be answered before more are put
     declared_eos: Any
     adapter: Adapter | None
     _numbers: itertools.count[int] = field(default_factory=itertools.count)
-    _tasks: set[asyncio.Task[None]] = field(default_factory=set)
+    _tasks: set[asyncio.Task[Any]] = field(default_factory=set)
 
     def ask(
         self,
@@ -56,15 +60,18 @@ class Engine:
         priority: int = 0,
         uses_adapter: bool = True,
     ) -> None:
-        """Put a rendered prompt; `done` gets the output or the error, in the loop's thread."""
+        """Put a rendered prompt; `done` gets the output or an error, in the loop's thread.
+
+        It is called once in any case, also for what is taken back. The prompt is not kept.
+        """
         how: dict[str, Any] = {"request_id": str(next(self._numbers)), "priority": priority}
         if self.adapter and uses_adapter:
             how["lora_request"] = self.adapter.request()
 
         def begin() -> None:
-            task = self.loop.create_task(self._answer(rendered, rules, done, how))
+            task = self.loop.create_task(self._output(rendered, rules, how))
             self._tasks.add(task)
-            task.add_done_callback(self._tasks.discard)
+            task.add_done_callback(lambda ended: self._end(ended, done))
 
         self.loop.call_soon_threadsafe(begin)
 
@@ -127,16 +134,25 @@ class Engine:
             task.cancel()
         await asyncio.gather(*left, return_exceptions=True)
 
-    async def _answer(
-        self, rendered: Any, rules: Any, done: Callable[[Any], None], how: dict[str, Any]
-    ) -> None:
-        output: Any = None
+    async def _output(self, rendered: Any, rules: Any, how: dict[str, Any]) -> Any:
+        # Not `generate`, which holds a prompt's pictures until the answer is there.
+        adding = self.core.add_request(prompt=rendered, params=rules, **how)
+        del rendered
+        queue = await adding
         try:
-            async for one in self.core.generate(rendered, rules, **how):
-                output = one
-        except Exception as error:  # whatever it is, it belongs to whoever asked
-            output = error
-        done(output)
+            while not (output := await queue.get()).finished:
+                pass
+        except asyncio.CancelledError:
+            await self.core.abort(queue.request_id, internal=True)
+            raise
+        return output
+
+    def _end(self, task: asyncio.Task[Any], done: Callable[[Any], None]) -> None:
+        self._tasks.discard(task)
+        if task.cancelled():  # whoever asked is gone, or the engine is
+            done(EngineDiedError(DIED))
+        else:  # whatever error it is, it belongs to whoever asked
+            done(task.exception() or task.result())
 
 
 def start(kit: ModelKit, files: ModelFiles, params: Params, machine: Machine) -> Engine:
@@ -153,15 +169,22 @@ def start(kit: ModelKit, files: ModelFiles, params: Params, machine: Machine) ->
         why = "on a CPU, vLLM lets the tokens of an image see only those before them"
         raise StageError(f"vLLM does not answer as `{kit.path}`: {why}", hint=_USE)
     max_in_hand, refill = _supply(params, machine)
+    model_tokens = _max_tokens(config, kit)
     # The engine is no local variable here: vLLM keeps an error whose traceback holds this frame.
     return Engine(
         *_frozen(_started(config, files.path)),
-        max_tokens=int(config.model_config.max_model_len),
+        model_tokens=model_tokens,
+        max_tokens=_max_tokens(config, kit),  # the start may have lowered it
         max_in_hand=max_in_hand,
+        max_bytes=IN_HAND_GIB * 2**30 * params.data_parallel_size,
         refill=refill,
         declared_eos=_declared_eos(files),
         adapter=adapter,
     )
+
+
+def _max_tokens(config: Any, kit: ModelKit) -> int:
+    return min(int(config.model_config.max_model_len), kit.context_tokens)
 
 
 def _frozen(started: _Started) -> _Started:
@@ -244,7 +267,7 @@ def _settings(kit: ModelKit, files: ModelFiles, params: Params, machine: Machine
         "trust_remote_code": files.trust_remote_code,
         "dtype": dtype,
         "quantization": params.quantization,
-        "max_model_len": min(params.max_model_len or kit.context_tokens, kit.context_tokens),
+        "max_model_len": _max_model_len(kit, params, machine),
         "max_num_seqs": params.max_num_seqs,
         "gpu_memory_utilization": params.gpu_memory_utilization,
         "tensor_parallel_size": params.tensor_parallel_size,
@@ -262,13 +285,19 @@ def _settings(kit: ModelKit, files: ModelFiles, params: Params, machine: Machine
     }
 
 
+def _max_model_len(kit: ModelKit, params: Params, machine: Machine) -> int:
+    if params.max_model_len is None and machine.device == "cuda":
+        return AS_MEMORY_ALLOWS
+    return min(params.max_model_len or kit.context_tokens, kit.context_tokens)
+
+
 def _image_settings(kit: ModelKit, params: Params) -> dict[str, Any]:
     """Return how images are prepared: as everywhere in this engine, where vLLM can.
 
     Of families that see videos it opens a processor that exists with torchvision alone; its
-    resizing differs by a shade.
+    resizing differs by a shade. It would keep memory for videos and sounds that nobody shows.
     """
-    limit = {"limit_mm_per_prompt": {"image": params.max_images}}
+    limit = {"limit_mm_per_prompt": {"image": params.max_images, "video": 0, "audio": 0}}
     if kit.config.model_type in PROCESSORS:
         return limit
     return {**limit, "mm_processor_kwargs": {"backend": "pil"}}

@@ -12,17 +12,19 @@ import itertools
 import queue
 import threading
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from engine.backends import Ask, Question, Request, Sampling
 from engine.backends._talk import Ending, Prompt, Talk, is_plain
 from engine.backends._vllm_engine import Engine
+from engine.backends._vllm_load import Load, num_bytes
 from engine.images import ImageError, decode
 from engine.models._chat import ChatError
 from engine.records import ImagePart, user
 
-Done = Callable[[Any], None]  # gets (Prepared, output or error), or an error of the caller
+Done = Callable[[Any], None]  # gets (Asked, output or error), or an error of the caller
+ANSWERED = ("stop", "length")  # finish reasons; others are "error" and "abort"
 PROBE_LOG_PROBS = 20
 PROBE_PX = 64
 
@@ -32,15 +34,22 @@ class RefusedError(ValueError):
 
 
 @dataclass(frozen=True, slots=True)
-class Prepared:
-    """A question, ready for the engine."""
+class Asked:
+    """What is kept of a question until the engine has answered it."""
 
     question: Question
     prompt: Prompt
     ending: Ending
+    choice_ids: tuple[int, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Prepared:
+    """A question, ready for the engine."""
+
+    asked: Asked
     rendered: Any
     rules: Any
-    choice_ids: tuple[int, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,21 +59,37 @@ class Unasked:
     question: Question
 
 
+@dataclass(frozen=True, slots=True)
+class _Work:
+    """A question that waits, and who waits for the answer."""
+
+    question: Question
+    done: Done
+    is_again: bool = False  # the engine failed at it once
+
+
 class Desk:
-    """A thread that prepares what is put, questions of flows that are under way first."""
+    """A thread that prepares what is put, questions of flows that are under way first.
+
+    It pauses while the pictures of what is not answered take too much memory.
+    """
 
     def __init__(self, talk: Talk, engine: Engine) -> None:
         self._talk = talk
         self._engine = engine
-        self._waiting: queue.PriorityQueue[tuple[int, int, Any]] = queue.PriorityQueue()
+        self._waiting: queue.PriorityQueue[tuple[int, int, _Work | None]] = queue.PriorityQueue()
         self._numbers = itertools.count()
         self._endings: dict[tuple[str, bool], Ending] = {}
+        self._load = Load(engine.max_bytes)
         self._thread = threading.Thread(target=self._work, name="prompts", daemon=True)
         self._thread.start()
 
     def put(self, question: Question, done: Done, *, is_new: bool) -> None:
         """Prepare a question and ask the engine; `done` is called in another thread."""
-        self._waiting.put((int(is_new), next(self._numbers), (question, done)))
+        self._put(_Work(question, done), int(is_new))
+
+    def _put(self, work: _Work | None, priority: int) -> None:
+        self._waiting.put((priority, next(self._numbers), work))
 
     def drop_all(self) -> None:
         """Forget what is not prepared yet."""
@@ -77,24 +102,46 @@ class Desk:
     def close(self) -> None:
         """End the thread."""
         self.drop_all()
-        self._waiting.put((-1, next(self._numbers), None))
+        self._load.lift()
+        self._put(None, -1)
         self._thread.join()
 
     def _work(self) -> None:
         while True:
+            self._load.wait()
             priority, _, work = self._waiting.get()
             if work is None:
                 return
-            question, done = work
-            try:
-                prepared = self.prepared(question)
-            except RefusedError as error:
-                done((Unasked(question), error))
-            except Exception as error:  # a mistake of ours or the caller's: raised where it asks
-                done(error)
+            self._ask(work, priority)
+
+    def _ask(self, work: _Work, priority: int) -> None:
+        try:
+            prepared = self.prepared(work.question)
+        except RefusedError as error:
+            work.done((Unasked(work.question), error))
+        except Exception as error:  # a mistake of ours or the caller's: raised where it asks
+            work.done(error)
+        else:
+            size = num_bytes(prepared.rendered.get("mm_kwargs"))
+            self._load.add(size)
+            told = self._told(work, prepared.asked, size)
+            self._engine.ask(prepared.rendered, prepared.rules, told, priority=priority)
+
+    def _told(self, work: _Work, asked: Asked, size: int) -> Callable[[Any], None]:
+        """Return what hands an answer on, or asks once more where the engine failed.
+
+        It fails at one question alone when it does not find a picture that it was said to have;
+        vLLM has forgotten that by then, and sends the picture again.
+        """
+
+        def told(output: Any) -> None:
+            self._load.add(-size)
+            if is_failure(output) and not work.is_again:
+                self._put(replace(work, is_again=True), 0)
             else:
-                told = _with(prepared, done)
-                self._engine.ask(prepared.rendered, prepared.rules, told, priority=priority)
+                work.done((asked, output))
+
+        return told
 
     def prepared(self, question: Question) -> Prepared:
         """Prepare one question. Raise RefusedError if it cannot be asked."""
@@ -107,10 +154,10 @@ class Desk:
         ending = self._ending(request)
         if isinstance(question, Ask):
             rules = self._rules(prompt, ending, sampling)
-            return Prepared(question, prompt, ending, rendered, rules)
+            return Prepared(Asked(question, prompt, ending), rendered, rules)
         chosen = self._talk._choice_ids(prompt, question)
         rules = _plain_rules(logprob_token_ids=list(chosen))
-        return Prepared(question, prompt, ending, rendered, rules, chosen)
+        return Prepared(Asked(question, prompt, ending, chosen), rendered, rules)
 
     def probe(self) -> Prepared:
         """Return a question that shows whether an adapter is applied: with a picture, if it can."""
@@ -123,7 +170,8 @@ class Desk:
         rendered = self._rendered(text, images, 1)
         prompt = Prompt(request, text, (), rendered["prompt_token_ids"])
         rules = _plain_rules(logprobs=PROBE_LOG_PROBS)
-        return Prepared(Ask(request, Sampling(1)), prompt, Ending(()), rendered, rules)
+        asked = Asked(Ask(request, Sampling(1)), prompt, Ending(()))
+        return Prepared(asked, rendered, rules)
 
     def _text(self, request: Request) -> tuple[str, list[tuple[str, Any]]]:
         """Return the prompt, one marker for each image, and the images in their order."""
@@ -152,15 +200,26 @@ class Desk:
             asked["multi_modal_uuids"] = {"image": [digest for digest, _ in images]}
         try:
             (rendered,) = self._engine.core.renderer.render_cmpl([asked])
+            self._check_length(len(rendered["prompt_token_ids"]) + num_new)
         except Exception as error:  # a model's own processor may raise anything at an odd picture
+            self._forget(images)
             raise RefusedError(str(error) or type(error).__name__) from error
-        self._check_length(len(rendered["prompt_token_ids"]) + num_new)
         return rendered
 
+    def _forget(self, images: list[tuple[str, Any]]) -> None:
+        """Let vLLM prepare pictures anew: it believes that the engine has what it prepared."""
+        cache = getattr(self._engine.core.renderer, "mm_processor_cache", None)
+        for digest, _ in images:
+            if cache is not None:
+                cache.invalidate(digest)
+
     def _check_length(self, needed: int) -> None:
-        limit = self._engine.max_tokens
-        if needed > limit:
-            raise RefusedError(f"needs {needed} tokens, the model holds {limit}")
+        engine = self._engine
+        if needed > engine.model_tokens:
+            raise RefusedError(f"needs {needed} tokens, the model holds {engine.model_tokens}")
+        if needed > engine.max_tokens:
+            limit = engine.max_tokens
+            raise RefusedError(f"needs {needed} tokens, the memory of the GPU holds {limit}")
 
     def _ending(self, request: Request) -> Ending:
         key = (request.opens, is_plain(request, self._talk._kit))
@@ -221,5 +280,6 @@ def _picture() -> bytes:
     return encode_png(Image.radial_gradient("L").resize((PROBE_PX, PROBE_PX)).convert("RGB"))
 
 
-def _with(prepared: Prepared, done: Done) -> Done:
-    return lambda output: done((prepared, output))
+def is_failure(output: Any) -> bool:
+    """Return whether the engine gave a question up, which vLLM tells as it tells an answer."""
+    return not isinstance(output, Exception) and output.outputs[0].finish_reason not in ANSWERED

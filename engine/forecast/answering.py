@@ -93,7 +93,8 @@ def _peak(
         peak = memory.of_answering(model, job)
         basis = f"{peak.words()} GB; {job.batch} requests at once; {known.basis}"
         return Figure(peak.total / memory.GB, basis)
-    limit = backend.get("max_model_len") or model.language.context_tokens
+    longest = min(job.prompt_tokens + job.new_tokens, model.language.context_tokens)
+    limit = backend.get("max_model_len") or longest
     cache = limit * memory.cache_per_token(model.language, job.bytes_per_weight)
     weights = job.bytes_per_weight * model.num_parameters
     least = (weights + cache) / num_devices / memory.GB

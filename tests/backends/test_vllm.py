@@ -89,6 +89,14 @@ def test_flows_are_fed_as_far_as_need_be_and_bad_requests_fail_alone():
     assert reasons[2].startswith("needs ")
     assert "2" in reasons[3]  # images at most
     assert reasons[4] is None
+    assert found["late"]["error"].endswith("the model holds 1024")
+    assert not found["late"]["is_cached"]  # or the engine would wait for what was never sent
+    assert found["late"]["then"] is None
+    assert found["late"]["text"]
+    text, scores = found["lost"]["kept"]
+    assert found["lost"]["lost"] == [text, pytest.approx(scores, abs=1e-3)]
+    assert text
+    assert len(scores) == 2
     assert found["died"] == "vLLM's engine died; its own log says why"
 
 

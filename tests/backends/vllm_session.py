@@ -5,6 +5,8 @@ An engine takes up to a minute to start, so what can be asked of one session is 
 
 from __future__ import annotations
 
+import asyncio
+import hashlib
 import json
 import os
 import signal
@@ -86,12 +88,16 @@ def base() -> dict[str, Any]:
         results[number] = result
     alone = [one.text for one in session.generate([_question(3)], GREEDY)]
     bad = session.generate([_broken(), _question(3), _long(), _many(3), _many(2)], GREEDY)
+    late = _late(session)
+    lost = _lost(session)
     return {
         "results": [results[number] for number in range(200)],
         "started": list(started_after.values()),
         "processes": _engine_processes(),
         "alone": alone,
         "bad": [(one.error, one.text) for one in bad],
+        "late": late,
+        "lost": lost,
         "died": _killed(session),
     }
 
@@ -125,6 +131,36 @@ def _broken() -> Request:
 
 def _long() -> Request:
     return Request((user("many " * 2000),))
+
+
+def _late(session: Any) -> dict[str, Any]:
+    """Ask about a picture that is too long once its tokens are counted, then in short."""
+    encoded = images.encode_png(shapes.draw(shapes.scene(79, "late", 0)))
+    request = Request((user(ImagePart(0), "What is shown?"),), (encoded,))
+    text, _ = session._desk._text(request)
+    (tokens,) = session._inputs.tokenize([text])
+    (full,) = session.generate([request], Sampling(session.context_tokens - len(tokens.ids)))
+    cache = session._engine.core.renderer.mm_processor_cache
+    is_cached = cache.is_cached_item(hashlib.sha256(encoded).hexdigest())
+    (short,) = session.generate([request], GREEDY)
+    return {"error": full.error, "is_cached": is_cached, "then": short.error, "text": short.text}
+
+
+def _lost(session: Any) -> dict[str, Any]:
+    """Ask and score, then once more when the engine has lost its pictures behind vLLM's back."""
+
+    def lose() -> None:
+        loses = session._engine.core.engine_core.reset_mm_cache_async()
+        asyncio.run_coroutine_threadsafe(loses, session._engine.loop).result()
+
+    def answers(before_each: Callable[[], None]) -> tuple[str, list[float]]:
+        before_each()
+        (done,) = session.generate([_question(3)], GREEDY)
+        before_each()
+        (scored,) = session.score([Choices(_question(3), ("Yes", "No"))])
+        return done.text, list(scored.log_probs)
+
+    return {"kept": answers(lambda: None), "lost": answers(lose)}
 
 
 def _many(count: int) -> Request:
