@@ -19,6 +19,7 @@ from engine.backends import Ask, Question, Request, Sampling
 from engine.backends._talk import Ending, Prompt, Talk, is_plain
 from engine.backends._vllm_engine import Engine
 from engine.backends._vllm_load import Load, num_bytes
+from engine.diagnostics import StageError
 from engine.images import ImageError, decode
 from engine.models._chat import ChatError
 from engine.records import ImagePart, user
@@ -201,6 +202,8 @@ class Desk:
         try:
             (rendered,) = self._engine.core.renderer.render_cmpl([asked])
             self._check_length(len(rendered["prompt_token_ids"]) + num_new)
+        except StageError:
+            raise
         except Exception as error:  # a model's own processor may raise anything at an odd picture
             self._forget(images)
             raise RefusedError(str(error) or type(error).__name__) from error
@@ -218,8 +221,11 @@ class Desk:
         if needed > engine.model_tokens:
             raise RefusedError(f"needs {needed} tokens, the model holds {engine.model_tokens}")
         if needed > engine.max_tokens:
-            limit = engine.max_tokens
-            raise RefusedError(f"needs {needed} tokens, the memory of the GPU holds {limit}")
+            raise StageError(  # a row's fate is the recipe's to say, not the machine's
+                f"a request needs {needed} tokens; the memory of the GPU holds {engine.max_tokens}",
+                hint="set `max_model_len` of the backend, and longer requests fail by themselves; "
+                "or take a larger GPU, or more of them (`tensor_parallel_size`)",
+            )
 
     def _ending(self, request: Request) -> Ending:
         key = (request.opens, is_plain(request, self._talk._kit))

@@ -32,9 +32,7 @@ class Params:
         "How weights are quantised, for example fp8; null: as the checkpoint's config says.",
     ] = None
     max_model_len: Annotated[
-        int | None,
-        AtLeast(1),
-        "Most tokens of prompt and answer; null: what the model holds, or a GPU's memory if less.",
+        int | None, AtLeast(1), "Most tokens of prompt and answer; null: what the model holds."
     ] = None
     max_images: Annotated[int, AtLeast(1), Neutral(), "Most images of one request."] = 1
     max_num_seqs: Annotated[int, AtLeast(1), Neutral(), "Requests answered at once."] = 256

@@ -27,7 +27,7 @@ from engine.backends._vllm_engine import (
 from engine.backends._vllm_load import num_bytes
 from engine.backends._vllm_prompts import Asked, Desk, Prepared, RefusedError
 from engine.backends.vllm import Params
-from engine.diagnostics import EngineDiedError
+from engine.diagnostics import EngineDiedError, StageError
 from engine.plan.stage import Machine
 from engine.records import user
 
@@ -162,7 +162,7 @@ def test_a_request_too_long_says_whether_model_or_memory_is_too_small():
     desk._engine = SimpleNamespace(model_tokens=1024, max_tokens=224)
     desk._check_length(224)
 
-    with pytest.raises(RefusedError, match="needs 225 tokens, the memory of the GPU holds 224"):
+    with pytest.raises(StageError, match="needs 225 tokens; the memory of the GPU holds 224"):
         desk._check_length(225)
     with pytest.raises(RefusedError, match="needs 1025 tokens, the model holds 1024"):
         desk._check_length(1025)
