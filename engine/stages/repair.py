@@ -86,7 +86,7 @@ def run(inputs: Inputs, params: Params, outputs: Outputs, tools: Tools) -> None:
         done = _asking.ask(session, tools, "repair", batches, flow, "tasks", total)
         for shard, rows in done:
             for case, row in zip(shard, rows, strict=True):
-                _write(case, row, outputs)
+                _write(case, row, prompts.digest(template), outputs)
 
 
 def cases(inputs: Inputs) -> Iterator[Case]:
@@ -148,7 +148,7 @@ def _failure(done: Completion, otherwise: str) -> dict[str, Any]:
     return {"reason": reason, "raw": done.error or shown(done)}
 
 
-def _write(case: Case, row: Mapping[str, Any], outputs: Outputs) -> None:
+def _write(case: Case, row: Mapping[str, Any], prompt: str, outputs: Outputs) -> None:
     source_id = case.task.meta.source_id
     if "reason" in row:
         outputs.quarantine(source_id, row["reason"], row["raw"][:RAW_CHARS])
@@ -157,14 +157,14 @@ def _write(case: Case, row: Mapping[str, Any], outputs: Outputs) -> None:
     if all(row[style].strip() == old[style].strip() for style in STYLES):
         outputs.quarantine(source_id, UNCHANGED, row["raw"][:RAW_CHARS])
         return
-    outputs.rows("tasks").write(_mended(case, row, old))
+    history = {**old, "by": case.by, "reason": case.reason, "remark": case.remark, "prompt": prompt}
+    outputs.rows("tasks").write(_mended(case, row, history))
 
 
-def _mended(case: Case, row: Mapping[str, Any], old: Mapping[str, str]) -> Record:
+def _mended(case: Case, row: Mapping[str, Any], history: Mapping[str, str]) -> Record:
     """Return the task with its new answers; what was said of the old ones is history."""
     task = case.task
     kept = {name: value for name, value in task.meta.extra.items() if name != case.by}
-    history = {**old, "by": case.by, "reason": case.reason, "remark": case.remark}
     extra = {**kept, "mended": {**history, "raw": row["raw"][:RAW_CHARS]}}
     meta = replace(task.meta, lineage=(*task.meta.lineage, task.id), extra=extra)
     answers = [assistant(row[style], style=style) for style in STYLES]
@@ -173,7 +173,7 @@ def _mended(case: Case, row: Mapping[str, Any], old: Mapping[str, str]) -> Recor
 
 STAGE = Stage(
     name="repair",
-    version=1,
+    version=2,
     inputs=(
         Port("tasks", reads=("dropped",)),
         Port("images", reads=("images",)),

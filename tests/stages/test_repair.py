@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from engine import package_data, plugin
+from engine import package_data, plugin, prompts
 from engine.artifacts import Artifact, Inputs
 from engine.backends import Completion, Request
 from engine.records import Record, to_json
@@ -113,6 +113,14 @@ def test_a_mended_task_keeps_its_pair_and_tells_its_history(mended):
         "judge says no",
         "result 0",
     )
+
+
+def test_a_mended_task_tells_how_the_repair_was_asked(mended):
+    found, _ = mended(lambda request: said("mended"), NO)
+
+    (task,) = found.records("tasks")
+    asked = prompts.digest(prompt_texts()["synthesize@1"])
+    assert task.meta.extra["mended"]["prompt"] == asked
 
 
 def test_open_questions_failures_and_broken_rules_are_not_mended(mended):
