@@ -38,6 +38,7 @@ from engine.stages import (
     train,
 )
 from engine.stages._expected import Expected, expected_of
+from engine.stages._filtering import labels
 
 HOLDOUT = "holdout"
 _STAGE_BY_NAME = {stage.name: stage for stage in STAGES}
@@ -164,6 +165,7 @@ def _add_repaired(
         generator=generator.use(),
         prompt=generator.repair_prompt,
         max_new_tokens=generator.max_new_tokens,
+        filters=tuple(labels([use.name for use in recipe.filters.tasks])),
     )
     inputs = {"tasks": {"tasks": tasks["tasks"]}, "images": {"images": images}}
     writer = _add_synthesizer(recipe, generator, bench, add)
