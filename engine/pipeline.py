@@ -145,8 +145,17 @@ def _add_tasks(
     return {"tasks": _add_filter(recipe, f"filter{suffix}", generated, images, add)}
 
 
-def _add_filter(recipe: Recipe, node: str, tasks: str, images: str, add: ArmBuilder) -> str:
+def _add_filter(
+    recipe: Recipe,
+    node: str,
+    tasks: str,
+    images: str,
+    add: ArmBuilder,
+    earlier: str | None = None,
+) -> str:
     inputs = {"tasks": {"tasks": tasks}, "images": {"images": images}}
+    if earlier is not None:
+        inputs["earlier"] = {"earlier": earlier}
     return add(node, filter.Params(filters=recipe.filters.tasks), inputs, "filters", "tasks")
 
 
@@ -172,7 +181,8 @@ def _add_repaired(
     if writer is not None:
         inputs["model"] = {"model": writer}
     mended = add("repair", params, inputs, "generator", "repair_prompt")
-    return {"repaired": _add_filter(recipe, "filter/repaired", mended, images, add)}
+    kept = tasks["tasks"]
+    return {"repaired": _add_filter(recipe, "filter/repaired", mended, images, add, kept)}
 
 
 def _add_synthesizer(

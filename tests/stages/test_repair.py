@@ -188,7 +188,7 @@ def test_mended_tasks_enter_the_mix(tmp_path: Path):
     ]
 
 
-def test_the_pipeline_tells_how_the_filters_of_tasks_name_their_notes():
+def test_the_pipeline_joins_repair_to_the_filters_of_tasks():
     judge = "{use: consistency, judge: {model: pocket/judge}}"
     plan = plan_of(
         "quickstart",
