@@ -38,6 +38,7 @@ from engine.stages import (
     train,
 )
 from engine.stages._expected import Expected, expected_of
+from engine.stages._filtering import labels
 
 HOLDOUT = "holdout"
 _STAGE_BY_NAME = {stage.name: stage for stage in STAGES}
@@ -144,8 +145,17 @@ def _add_tasks(
     return {"tasks": _add_filter(recipe, f"filter{suffix}", generated, images, add)}
 
 
-def _add_filter(recipe: Recipe, node: str, tasks: str, images: str, add: ArmBuilder) -> str:
+def _add_filter(
+    recipe: Recipe,
+    node: str,
+    tasks: str,
+    images: str,
+    add: ArmBuilder,
+    earlier: str | None = None,
+) -> str:
     inputs = {"tasks": {"tasks": tasks}, "images": {"images": images}}
+    if earlier is not None:
+        inputs["earlier"] = {"earlier": earlier}
     return add(node, filter.Params(filters=recipe.filters.tasks), inputs, "filters", "tasks")
 
 
@@ -164,13 +174,15 @@ def _add_repaired(
         generator=generator.use(),
         prompt=generator.repair_prompt,
         max_new_tokens=generator.max_new_tokens,
+        filters=tuple(labels([use.name for use in recipe.filters.tasks])),
     )
     inputs = {"tasks": {"tasks": tasks["tasks"]}, "images": {"images": images}}
     writer = _add_synthesizer(recipe, generator, bench, add)
     if writer is not None:
         inputs["model"] = {"model": writer}
     mended = add("repair", params, inputs, "generator", "repair_prompt")
-    return {"repaired": _add_filter(recipe, "filter/repaired", mended, images, add)}
+    kept = tasks["tasks"]
+    return {"repaired": _add_filter(recipe, "filter/repaired", mended, images, add, kept)}
 
 
 def _add_synthesizer(

@@ -7,9 +7,12 @@ in a number or a colour are different questions, so those words must be equal.
 
 from __future__ import annotations
 
+import hashlib
 import re
-from collections.abc import Iterator, Sequence
+from array import array
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from itertools import chain
 from typing import Annotated, Any, Literal
 
 from engine.filters import Decide, Filter, FilterContext, Measure, Verdict
@@ -50,28 +53,80 @@ def measure(params: Params, context: FilterContext) -> Measure | None:
 
 def open_filter(params: Params, context: FilterContext) -> Decide:
     """Open the filter; it remembers what was asked."""
-    seen: dict[tuple[str, ...], str] = {}
-    bands: dict[tuple[object, ...], list[tuple[Sequence[int], str]]] = {}
     rows = _band_rows(params.max_similarity)
+    seen = _Seen(num_keys=1 if params.max_similarity >= 1 else 1 + NUM_HASHES // rows)
 
     def decide(record: Record, hashes: Sequence[int] | None) -> Verdict | None:
         of = record.meta.lineage[0] if params.scope == "pair" and record.meta.lineage else ""
         words = normal(record.instruction)
-        first = seen.get((of, words))
-        if first is not None:
-            return Verdict("same instruction", f"of {first}")
-        if hashes is not None:
-            for key in _band_keys(of, words, hashes, rows):
-                for other, name in bands.get(key, ()):
-                    alike = sum(a == b for a, b in zip(hashes, other, strict=True)) / NUM_HASHES
-                    if alike > params.max_similarity:
-                        return Verdict("similar instruction", f"{alike:.2f} to that of {name}")
-            for key in _band_keys(of, words, hashes, rows):
-                bands.setdefault(key, []).append((hashes, record.meta.source_id))
-        seen[(of, words)] = record.meta.source_id
+        same = _digest((of, words))
+        bands = [] if hashes is None else [_digest(k) for k in _band_keys(of, words, hashes, rows)]
+        hashes = hashes or ()
+        for place in seen.places(same):
+            return Verdict("same instruction", f"of {seen.names[place]}")
+        for place in chain.from_iterable(map(seen.places, bands)):
+            alike = seen.likeness(place, hashes)
+            if alike > params.max_similarity:
+                return Verdict("similar instruction", f"{alike:.2f} to that of {seen.names[place]}")
+        seen.add((same, *bands), hashes, record.meta.source_id)
         return None
 
     return decide
+
+
+class _Seen:
+    """The instructions that stayed, found by keys.
+
+    Flat arrays take 0.7 KB per instruction, a dict of lists 8 KB. None can be forgotten when its
+    pair is over: two equal pairs have one id and may be far apart.
+    """
+
+    def __init__(self, num_keys: int) -> None:
+        self.names: list[str] = []
+        self._num_keys = num_keys
+        self._hashes: list[bytes] = []
+        self._keys = array("Q")
+        self._last = array("i", [-1]) * 64  # bucket -> the last key in it
+        self._before = array("i")  # key -> the key before it in its bucket
+
+    def add(self, keys: Sequence[int], hashes: Sequence[int], name: str) -> None:
+        """Remember an instruction."""
+        assert len(keys) == self._num_keys
+        is_repeated = self.names[-1:] == [name]  # as of all tasks of a pair
+        self.names.append(self.names[-1] if is_repeated else name)
+        self._hashes.append(array("I", hashes).tobytes())
+        for key in keys:
+            self._keys.append(key)
+            self._before.append(-1)
+        if len(self._keys) > len(self._last):
+            self._last = array("i", [-1]) * (2 * len(self._last))
+            self._link(range(len(self._keys)))
+        else:
+            self._link(range(len(self._keys) - len(keys), len(self._keys)))
+
+    def _link(self, numbers: Iterable[int]) -> None:
+        for number in numbers:
+            bucket = self._keys[number] % len(self._last)
+            self._before[number], self._last[bucket] = self._last[bucket], number
+
+    def places(self, key: int) -> list[int]:
+        """Return the instructions that have a key, oldest first."""
+        found = []
+        at = self._last[key % len(self._last)]
+        while at >= 0:
+            if self._keys[at] == key:
+                found.append(at // self._num_keys)
+            at = self._before[at]
+        return found[::-1]
+
+    def likeness(self, place: int, hashes: Sequence[int]) -> float:
+        """Return the estimated similarity of an instruction to one with these hashes."""
+        other = memoryview(self._hashes[place]).cast("I")
+        return sum(a == b for a, b in zip(hashes, other, strict=True)) / NUM_HASHES
+
+
+def _digest(key: object) -> int:
+    return int.from_bytes(hashlib.blake2b(repr(key).encode(), digest_size=8).digest(), "big")
 
 
 def _hashes(record: Record) -> list[int]:

@@ -7,13 +7,14 @@ A tokenizer without a template gives plain text: turns follow each other, answer
 end-of-text token.
 
 Texts are data: a control token that is written out in a caption would end its turn and begin
-another. A space after its first character makes it a word like any other.
+another, and so would a marker that is plain text (`[/INST]`, `USER:`). A space after its first
+character makes it a word like any other.
 """
 
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -22,6 +23,10 @@ from engine.records import ImagePart, TextPart, Turn
 _SENTINEL = "qx{}xq"
 _CUT = re.compile(r"qx\d+xq")
 _ROLES = ("user", "assistant")
+_HIDDEN = "the chat template does not show every turn"
+_MARKER_CHARS = 3  # shorter ones are ordinary text far more often than markers
+_SIGN = re.compile(r"[^\w\s]")
+_WORD_START = "(?:(?<![A-Za-z])|(?![A-Za-z]))"  # `USER:` ends no turn as a part of `SUPERUSER:`
 # Control tokens that answers do hold: places in an image, of Qwen-VL, InternVL and PaliGemma.
 _PLACE = re.compile(r"</?\|?(object_ref|ref|box|quad|loc|seg)(_start|_end|\d+)?\|?>")
 
@@ -78,6 +83,7 @@ class ChatFormat:
     _skeletons: dict[Any, list[str]] = field(default_factory=dict)
     _markers: dict[str, Markers] = field(default_factory=dict)
     _trims: dict[str, bool] = field(default_factory=dict)
+    _plain: re.Pattern[str] | None = None  # the markers of turns that are no control tokens
 
     @property
     def has_template(self) -> bool:
@@ -151,8 +157,25 @@ class ChatFormat:
         return content, None, rest
 
     def words(self, text: str) -> str:
-        """Return a text whose written-out control tokens are words like any other."""
-        return text if self.control is None else self.control.sub(_broken, text)
+        """Return a text whose control tokens and markers of turns are words like any other."""
+        if self.control is not None:
+            text = self.control.sub(_broken, text)
+        if self._plain is None:
+            markers = self._plain_markers()
+            self._plain = re.compile(f"{_WORD_START}(?:{_any_of(markers)})" if markers else "(?!)")
+        return self._plain.sub(_broken, text)
+
+    def _plain_markers(self) -> set[str]:
+        """Return what of the markers is plain text; a bare word (`user`) marks nothing alone."""
+        try:
+            found = [self.markers(role) for role in _ROLES] if self.has_template else []
+        except ChatError:  # a server may ask by a template that cannot be rendered here
+            return set()
+        texts = [text for one in found for text in (one.header, one.footer)]
+        if self.control is not None:
+            texts = [run for text in texts for run in self.control.split(text)]
+        runs = {text.strip() for text in texts}
+        return {run for run in runs if len(run) >= _MARKER_CHARS and _SIGN.search(run)}
 
     def _skeleton(self, structure: Sequence[tuple[str, str]]) -> list[str]:
         """Return the literals around the text parts of a conversation, first to last."""
@@ -169,7 +192,7 @@ class ChatFormat:
         literals = _CUT.split(self._apply(messages))
         num_images = sum(parts.count("i") for _, parts in structure)
         if len(literals) != number + 1:
-            raise ChatError("the chat template does not show every turn")
+            raise ChatError(_HIDDEN)
         shown = sum(text.count(self.image_marker) for text in literals) if self.image_marker else 0
         if shown != num_images:
             raise ChatError(f"the chat template shows {shown} of {num_images} images")
@@ -249,7 +272,10 @@ class ChatFormat:
 
     def _literals(self, roles: Sequence[str]) -> list[str]:
         messages = [self._message(role, _SENTINEL.format(i)) for i, role in enumerate(roles)]
-        return _CUT.split(self._apply(messages))
+        literals = _CUT.split(self._apply(messages))
+        if len(literals) <= len(roles):
+            raise ChatError(_HIDDEN)
+        return literals
 
     def _message(self, role: str, text: str) -> dict[str, Any]:
         return {"role": role, "content": self._content([{"type": "text", "text": text}])}
@@ -291,8 +317,12 @@ def control_tokens(tokenizer: Any, image_marker: str | None) -> re.Pattern[str] 
     """
     added = {str(t) for t in tokenizer.added_tokens_decoder.values() if t.special}
     known = {token for token in added if not _PLACE.fullmatch(token)} - {image_marker, ""}
-    found = sorted(known, key=len, reverse=True)
-    return re.compile("|".join(map(re.escape, found))) if found else None
+    return re.compile(_any_of(known)) if known else None
+
+
+def _any_of(texts: Iterable[str]) -> str:
+    """Return the pattern of any of some texts, the longest at each place."""
+    return "|".join(re.escape(text) for text in sorted(texts, key=len, reverse=True))
 
 
 def _broken(token: re.Match[str]) -> str:

@@ -31,6 +31,8 @@ SHARD_ROWS = 256  # a kill costs at most this many; never vary it, shards are fo
 Row = tuple[int, Record]  # its place in its shard
 Drop = tuple[str, Verdict]  # the filter that dropped a record, and why
 OpenModel = Callable[[ModelUse], _asking.Runner]
+Shards = Callable[[], Iterable[Sequence[Record]]]  # the same ones at every call
+EARLIER = "earlier-"  # begins the names of what is found out about earlier rows
 
 
 def filter_context(
@@ -67,9 +69,16 @@ class OpenFilter:
     """A filter at its place in a recipe; it is opened when it first decides."""
 
     def __init__(
-        self, use: Use, place: int, label: str, context: FilterContext, open_model: OpenModel
+        self,
+        use: Use,
+        place: int,
+        label: str,
+        context: FilterContext,
+        open_model: OpenModel,
+        earlier: Shards,
     ) -> None:
         self.label = label
+        self._earlier = earlier
         self._plug: Filter = plugin.load("filters", use.name)
         self._settings = plugin.settings_of("filters", use)
         self._context = context
@@ -104,21 +113,21 @@ class OpenFilter:
         other.__dict__.pop("decide", None)
         return other
 
-    def found(self, shard: int, left: Sequence[Row]) -> Iterable[Any]:
+    def found(self, shard: int, left: Sequence[Row], of: str = "") -> Iterable[Any]:
         """Return what `decide` needs of the rows that are left of a shard, kept or found now."""
-        columns = [self._kept(column, shard, left) for column in self.columns]
+        columns = [self._kept(column, shard, left, of) for column in self.columns]
         if self._plug.inquire is not None:
             return map(list, zip(*columns, strict=True))
         return columns[0] if columns else [None] * len(left)
 
-    def _kept(self, column: Column, shard: int, left: Sequence[Row]) -> list[Any]:
+    def _kept(self, column: Column, shard: int, left: Sequence[Row], of: str) -> list[Any]:
         places = [place for place, _ in left]
 
         def work() -> Iterator[tuple[int, Any]]:
             return zip(places, column.of([record for _, record in left]), strict=True)
 
         # An earlier filter may have found out the same about more rows.
-        by_place = dict(self._context.keep(column.name, shard, work))
+        by_place = dict(self._context.keep(of + column.name, shard, work))
         return [by_place[place] for place in places]
 
     def prepare(self, share: Share) -> None:
@@ -128,17 +137,29 @@ class OpenFilter:
 
     @cached_property
     def decide(self) -> Decide:
-        """Decides about one record after the other."""
-        return self._plug.open(self._settings, self._context)
+        """Decides about one record after the other; one that remembers has seen the earlier ones.
+
+        They were let pass once, so it lets them pass again.
+        """
+        decide = self._plug.open(self._settings, self._context)
+        for number, rows in enumerate(self._earlier() if self.remembers else ()):
+            found = self.found(number, list(enumerate(rows)), EARLIER)
+            for record, value in zip(rows, found, strict=True):
+                decide(record, value)
+        return decide
 
 
 def open_filters(
-    uses: Sequence[Use], context: FilterContext, open_model: OpenModel
+    uses: Sequence[Use], context: FilterContext, open_model: OpenModel, earlier: Shards = tuple
 ) -> list[OpenFilter]:
-    """Return the filters, in their order; one that is used twice is two filters."""
+    """Return the filters, in their order; one that is used twice is two filters.
+
+    `earlier` are rows that the same filters let pass before.
+    """
     names = labels([use.name for use in uses])
     return [
-        OpenFilter(use, place, names[place], context, open_model) for place, use in enumerate(uses)
+        OpenFilter(use, place, names[place], context, open_model, earlier)
+        for place, use in enumerate(uses)
     ]
 
 

@@ -12,18 +12,16 @@ for another.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any
 
 from engine.backends import Flow
 from engine.plan.stage import Tools
-from engine.records import Record
 from engine.stages import _asking, _filtering
-from engine.stages._filtering import Asked, Column, OpenFilter, Row
+from engine.stages._filtering import Asked, Column, OpenFilter, Row, Shards
 
-Shards = Callable[[], Iterable[Sequence[Record]]]  # the same ones at every call
 _Shard = tuple[int, list[Row]]  # its number, and the rows that come to a filter
 
 

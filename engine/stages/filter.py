@@ -1,4 +1,8 @@
-"""Keep the tasks that the filters let through; what they drop is kept beside, with the reason."""
+"""Keep the tasks that the filters let through; what they drop is kept beside, with the reason.
+
+Mended tasks come to a node of their own: what was kept before them is `earlier`, for the filters
+that compare a task with those before it.
+"""
 
 from __future__ import annotations
 
@@ -25,7 +29,15 @@ class Params:
 def run(inputs: Inputs, params: Params, outputs: Outputs, tools: Tools) -> None:
     """Write `kept` and `dropped`."""
     with Models.of(tools) as models:
-        filter_tasks(inputs["tasks"], inputs["images"], models, params, outputs, tools)
+        filter_tasks(
+            inputs["tasks"],
+            inputs["images"],
+            models,
+            params,
+            outputs,
+            tools,
+            inputs.get("earlier"),
+        )
 
 
 def filter_tasks(
@@ -35,13 +47,19 @@ def filter_tasks(
     params: Params,
     outputs: Outputs,
     tools: Tools,
+    earlier: Artifact | None = None,
 ) -> None:
     """Put tasks through the filters, and write what they keep and what they drop."""
     outputs.rows("kept")
     outputs.rows("dropped")
     total, done = tasks.num_rows("tasks"), 0
+
+    def kept_before() -> Iterator[list[Record]]:
+        records = earlier.records("kept") if earlier is not None else iter(())
+        return journal.cut(records, _filtering.SHARD_ROWS)
+
     context = _filtering.filter_context([images], {}, tools)
-    filters = _filtering.open_filters(params.filters, context, models.get)
+    filters = _filtering.open_filters(params.filters, context, models.get, kept_before)
 
     def shards() -> Iterator[list[Record]]:
         return journal.cut(tasks.records("tasks"), _filtering.SHARD_ROWS)
@@ -67,7 +85,11 @@ def _write(record: Record, drop: _filtering.Drop | None, outputs: Outputs) -> No
 STAGE = Stage(
     name="filter",
     version=1,
-    inputs=(Port("tasks", reads=("tasks",)), Port("images", reads=("images",))),
+    inputs=(
+        Port("tasks", reads=("tasks",)),
+        Port("images", reads=("images",)),
+        Port("earlier", required=False, reads=("kept",)),
+    ),
     params=Params,
     needs=Needs(accelerator=True, sharded=True, isolates=True),
     run=run,

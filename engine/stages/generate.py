@@ -125,6 +125,10 @@ def _lineage(params: Params, template: str, model: Artifact | None) -> dict[str,
     by: dict[str, Any] = {"model": use.model, "prompt": prompts.digest(template)}
     if use.revision is not None:
         by["revision"] = use.revision
+    if use.adapter is not None:
+        by["adapter"] = use.adapter.model
+        if use.adapter.revision is not None:
+            by["adapter_revision"] = use.adapter.revision
     if model is not None:
         by["tuned"] = model.manifest.content_digest
     return by

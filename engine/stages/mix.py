@@ -15,13 +15,25 @@ import re
 from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 from engine import prompts
 from engine.artifacts import Inputs, Outputs
 from engine.diagnostics import StageError
 from engine.plan.stage import Needs, Port, Stage, Tools
 from engine.recipe.model import PartsSpec
-from engine.records import ImagePart, Kind, Meta, Record, Turn, assistant, make_record, user
+from engine.records import (
+    ImagePart,
+    Kind,
+    Meta,
+    Record,
+    Turn,
+    assistant,
+    from_json,
+    make_record,
+    user,
+)
+from engine.stages._spool import Spool
 
 CAPTIONS, SYNTHETIC, REPLAY = "captions", "synthetic", "replay"
 ROW_SETS = {"single_stage": ("train",), "two_stage": ("captions", "instructions")}
@@ -115,24 +127,91 @@ def run(inputs: Inputs, params: Params, outputs: Outputs, tools: Tools) -> None:
     """Write `train`, or `captions` and `instructions`."""
     captions, combine = tools.prompts[params.caption_prompt], tools.prompts[params.combine_prompt]
     mixer = Mixer(params, tools.seed, captions, combine)
-    rows: dict[str, list[Record]] = {name: [] for name in ROW_SETS[params.pipeline]}
-    chats = _single_stage if params.pipeline == "single_stage" else _two_stage
-    for row_set, exchanges, pair in chats(inputs, mixer):
-        rows[row_set].append(_chat(pair, exchanges))
+    with Spool(tools.scratch) as spool:
+        rows = {name: RowSet(spool, mixer) for name in ROW_SETS[params.pipeline]}
+        with Spool(tools.scratch) as tasks:
+            _add_chats(rows, TasksByPair(tasks, inputs), inputs, mixer, outputs)
+        for record in _replay(inputs, mixer):
+            rows[ROW_SETS[params.pipeline][-1]].add(record)
+            outputs.count(f"part: {REPLAY}")
+        for name, chosen in rows.items():
+            _write(name, chosen, outputs)
+
+
+class RowSet:
+    """The rows of a row set, on the disk; some 200 bytes are held of each."""
+
+    def __init__(self, spool: Spool, mixer: Mixer) -> None:
+        self._spool = spool
+        self._seed = mixer.seed if mixer.params.order == "random" else None
+        self._repeats: dict[str, int] = defaultdict(int)
+        self._order: list[bytes] = []
+
+    def __len__(self) -> int:
+        return len(self._order)
+
+    def add(self, record: Record) -> None:
+        """Append a row."""
+        self._order.append(self._rank(record) + self._spool.add(record).to_bytes(8, "big"))
+
+    def _rank(self, record: Record) -> bytes:
+        """Return a seeded digest to order by; repeats of a row get digests of their own."""
+        if self._seed is None:
+            return b""
+        name = f"{self._seed}/order/{record.id}/{self._repeats[record.id]}"
+        self._repeats[record.id] += 1
+        return hashlib.sha256(name.encode()).digest()
+
+    def in_order(self) -> Iterator[dict[str, Any]]:
+        """Yield the rows as JSON, in the order in which they are written; no more can be added."""
+        self._order.sort()
+        for rank in self._order:
+            yield self._spool.row(int.from_bytes(rank[-8:], "big"))
+
+
+class TasksByPair:
+    """The tasks that were kept, by their pair, on the disk."""
+
+    def __init__(self, spool: Spool, inputs: Inputs) -> None:
+        self._spool = spool
+        self._places: dict[str, tuple[int, ...]] = {}
+        for task in _kept(inputs):
+            pair = task.meta.lineage[0]
+            self._places[pair] = (*self._places.get(pair, ()), spool.add(task))
+
+    def __len__(self) -> int:
+        """Return how many pairs have tasks that were not taken."""
+        return len(self._places)
+
+    def take(self, pair: str) -> list[Record]:
+        """Return the tasks of a pair, each once; there are none when it is asked again."""
+        found = (from_json(self._spool.row(place)) for place in self._places.pop(pair, ()))
+        tasks: dict[str, Record] = {}
+        for task in found:
+            tasks.setdefault(task.id, task)
+        return list(tasks.values())
+
+
+def _add_chats(
+    rows: Mapping[str, RowSet],
+    tasks: TasksByPair,
+    inputs: Inputs,
+    mixer: Mixer,
+    outputs: Outputs,
+) -> None:
+    chats = _single_stage if mixer.params.pipeline == "single_stage" else _two_stage
+    for row_set, exchanges, pair in chats(_pairs_with_tasks(inputs, tasks, mixer.params), mixer):
+        rows[row_set].add(_chat(pair, exchanges))
         for exchange in exchanges:
             outputs.count(f"part: {exchange.part}")
-    for record in _replay(inputs, mixer):
-        rows[ROW_SETS[params.pipeline][-1]].append(record)
-        outputs.count(f"part: {REPLAY}")
-    for name, chosen in rows.items():
-        _write(name, chosen, mixer, outputs)
 
 
+PairsWithTasks = Iterator[tuple[Record, Sequence[Record]]]
 Chats = Iterator[tuple[str, Sequence[Exchange], Record]]  # row set, exchanges, their pair
 
 
-def _single_stage(inputs: Inputs, mixer: Mixer) -> Chats:
-    for pair, tasks in _pairs_with_tasks(inputs, mixer.params):
+def _single_stage(pairs: PairsWithTasks, mixer: Mixer) -> Chats:
+    for pair, tasks in pairs:
         num_captions = mixer.num_copies(CAPTIONS, pair.id)
         repeats = {task.id: mixer.num_copies(SYNTHETIC, task.id, weight_of(task)) for task in tasks}
         for copy in range(max([num_captions, *repeats.values()])):
@@ -143,8 +222,8 @@ def _single_stage(inputs: Inputs, mixer: Mixer) -> Chats:
             yield "train", exchanges, pair
 
 
-def _two_stage(inputs: Inputs, mixer: Mixer) -> Chats:
-    for pair, tasks in _pairs_with_tasks(inputs, mixer.params):
+def _two_stage(pairs: PairsWithTasks, mixer: Mixer) -> Chats:
+    for pair, tasks in pairs:
         for copy in range(mixer.num_copies(CAPTIONS, pair.id)):
             yield "captions", [mixer.caption(pair, copy)], pair
         for task in tasks:
@@ -165,21 +244,17 @@ def sureness(task: Record) -> float:
     return sum(scores) / len(scores) if scores else 0.0
 
 
-def _pairs_with_tasks(inputs: Inputs, params: Params) -> Iterator[tuple[Record, Sequence[Record]]]:
-    tasks = {pair: _surest(found, params) for pair, found in _tasks_by_pair(inputs).items()}
+def _pairs_with_tasks(inputs: Inputs, tasks: TasksByPair, params: Params) -> PairsWithTasks:
     without_task = inputs.get("unparsed")
     lost_pairs = {row["pair"] for row in without_task.rows("unparsed")} if without_task else set()
     curated = inputs.get("pairs")
-    seen: set[str] = set()
     for pair in curated.records("pairs") if curated is not None else ():
         if pair.id in lost_pairs:
             continue
         # Two equal pairs have one id; the task belongs to the first, or it would count twice.
-        yield pair, tasks.get(pair.id, ()) if pair.id not in seen else ()
-        seen.add(pair.id)
-    lost = tasks.keys() - seen
-    if lost:
-        raise StageError(f"{len(lost)} tasks belong to pairs that are not in the mix")
+        yield pair, _surest(tasks.take(pair.id), params)
+    if tasks:
+        raise StageError(f"{len(tasks)} tasks belong to pairs that are not in the mix")
 
 
 def _surest(tasks: Sequence[Record], params: Params) -> list[Record]:
@@ -188,14 +263,6 @@ def _surest(tasks: Sequence[Record], params: Params) -> list[Record]:
         return list(tasks)
     places = sorted(range(len(tasks)), key=lambda place: (-sureness(tasks[place]), place))
     return [tasks[place] for place in sorted(places[: params.tasks_per_pair])]
-
-
-def _tasks_by_pair(inputs: Inputs) -> dict[str, list[Record]]:
-    tasks: dict[str, list[Record]] = defaultdict(list)
-    for task in _kept(inputs):
-        if task.id not in {other.id for other in tasks[task.meta.lineage[0]]}:
-            tasks[task.meta.lineage[0]].append(task)
-    return dict(tasks)
 
 
 def _kept(inputs: Inputs) -> Iterator[Record]:
@@ -239,25 +306,14 @@ def _as_chat(record: Record, mixer: Mixer, copy: int) -> Record:
     )
 
 
-def _write(name: str, rows: list[Record], mixer: Mixer, outputs: Outputs) -> None:
+def _write(name: str, rows: RowSet, outputs: Outputs) -> None:
     if not rows:
         raise StageError(
             f"the mix has no rows in `{name}`: nothing to train on",
             hint="look at the drop reasons of the filters, and at `mix.parts`",
         )
-    for record in _shuffled(rows, mixer.seed) if mixer.params.order == "random" else rows:
-        outputs.rows(name).write(record)
-
-
-def _shuffled(rows: Sequence[Record], seed: int) -> list[Record]:
-    """Order rows by a seeded digest; repeats of a row get digests of their own."""
-    repeats: dict[str, int] = defaultdict(int)
-    places: list[tuple[str, int]] = []
-    for position, record in enumerate(rows):
-        name = f"{seed}/order/{record.id}/{repeats[record.id]}"
-        repeats[record.id] += 1
-        places.append((hashlib.sha256(name.encode()).hexdigest(), position))
-    return [rows[position] for _, position in sorted(places)]
+    for row in rows.in_order():
+        outputs.rows(name).write(row)
 
 
 STAGE = Stage(

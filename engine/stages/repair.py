@@ -9,7 +9,7 @@ open stay dropped: no answer would help them. (VERITAS, arXiv 2510.15317, mends 
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -57,6 +57,7 @@ class Params:
     generator: ModelUse
     prompt: str
     max_new_tokens: int
+    filters: tuple[str, ...]  # as notes name them; what they noted of the old answers is dropped
 
 
 @dataclass(frozen=True, slots=True)
@@ -95,7 +96,7 @@ def run(inputs: Inputs, params: Params, outputs: Outputs, tools: Tools) -> None:
         done = _asking.ask(session, tools, "repair", batches, flow, "tasks", total)
         for shard, rows in done:
             for case, row in zip(shard, rows, strict=True):
-                _write(case, row, outputs)
+                _write(case, row, params, template, outputs)
 
 
 def cases(inputs: Inputs) -> Iterator[Case]:
@@ -159,7 +160,9 @@ def _failure(done: Completion, otherwise: str) -> dict[str, Any]:
     return {"reason": reason, "raw": as_unicode(done.error or shown(done))}
 
 
-def _write(case: Case, row: Mapping[str, Any], outputs: Outputs) -> None:
+def _write(
+    case: Case, row: Mapping[str, Any], params: Params, template: str, outputs: Outputs
+) -> None:
     source_id = case.task.meta.source_id
     if "reason" in row:
         outputs.quarantine(source_id, row["reason"], row["raw"][:RAW_CHARS])
@@ -168,15 +171,17 @@ def _write(case: Case, row: Mapping[str, Any], outputs: Outputs) -> None:
     if all(row[style].strip() == old[style].strip() for style in STYLES):
         outputs.quarantine(source_id, UNCHANGED, row["raw"][:RAW_CHARS])
         return
-    outputs.rows("tasks").write(_mended(case, row, old))
+    said = {"by": case.by, "reason": case.reason, "remark": case.remark}
+    history = {**old, **said, "prompt": prompts.digest(template), "raw": row["raw"][:RAW_CHARS]}
+    outputs.rows("tasks").write(_mended(case.task, row, history, params.filters))
 
 
-def _mended(case: Case, row: Mapping[str, Any], old: Mapping[str, str]) -> Record:
+def _mended(
+    task: Record, row: Mapping[str, Any], history: Mapping[str, str], filters: Collection[str]
+) -> Record:
     """Return the task with its new answers; what was said of the old ones is history."""
-    task = case.task
-    kept = {name: value for name, value in task.meta.extra.items() if name != case.by}
-    history = {**old, "by": case.by, "reason": case.reason, "remark": case.remark}
-    extra = {**kept, "mended": {**history, "raw": row["raw"][:RAW_CHARS]}}
+    kept = {name: value for name, value in task.meta.extra.items() if name not in filters}
+    extra = {**kept, "mended": history}
     meta = replace(task.meta, lineage=(*task.meta.lineage, task.id), extra=extra)
     answers = [assistant(row[style], style=style) for style in STYLES]
     return make_record(task.images, (task.turns[0], *answers), meta)

@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import random
+import tracemalloc
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -10,6 +12,7 @@ from engine import plugin
 from engine.filters import Decision, FilterContext, Verdict
 from engine.images import ImageBank
 from engine.records import ImagePart, Kind, Meta, Record, assistant, make_record, user
+from engine.wording import normal
 from tests.filters.building import kept_nowhere, verdicts_of
 
 
@@ -172,6 +175,73 @@ def test_bands_find_nearly_all_pairs_above_the_threshold(similarity: float):
     rows = _band_rows(similarity)
 
     assert 1 - (1 - similarity**rows) ** (NUM_HASHES // rows) > 0.95
+
+
+def _by_the_book(tasks: list[Record], scope: str, similarity: float) -> list[Decision]:
+    """Decide about instructions with all that was asked held in plain dicts."""
+    from engine.filters import duplicate_instruction as rule
+
+    seen: dict[tuple[str, ...], str] = {}
+    bands: dict[tuple[object, ...], list[tuple[list[int], str]]] = {}
+
+    def decide(one: Record) -> Verdict | None:
+        of = one.meta.lineage[0] if scope == "pair" else ""
+        words, hashes = normal(one.instruction), rule._hashes(one)
+        if (of, words) in seen:
+            return Verdict("same instruction", f"of {seen[of, words]}")
+        keys = [*rule._band_keys(of, words, hashes, rule._band_rows(similarity))]
+        for key in keys if similarity < 1 else ():
+            for other, name in bands.get(key, ()):
+                alike = sum(a == b for a, b in zip(hashes, other, strict=True)) / len(hashes)
+                if alike > similarity:
+                    return Verdict("similar instruction", f"{alike:.2f} to that of {name}")
+        for key in keys:
+            bands.setdefault(key, []).append((hashes, one.meta.source_id))
+        seen[of, words] = one.meta.source_id
+        return None
+
+    return [decide(one) for one in tasks]
+
+
+@pytest.mark.parametrize("scope", ["pair", "all"])
+@pytest.mark.parametrize("similarity", [0.2, 0.5, 0.8, 1.0])
+def test_instructions_are_compared_in_any_order_of_their_pairs(
+    tmp_path: Path, scope: str, similarity: float
+):
+    rng = random.Random(f"{scope}/{similarity}")
+    words = [*"abcdefghijkl", "red", "2"]
+    tasks = []
+    for number in range(200):
+        asked = [rng.choice(words) for _ in range(rng.randint(1, 9))]
+        for changed in (asked, [*asked[:-1], rng.choice(words)]):
+            one = task(" ".join(changed), pair=f"p{rng.randint(0, 4)}")
+            tasks.append(replace(one, meta=replace(one.meta, source_id=f"row/{number}")))
+    found = decided(
+        "duplicate_instruction", tmp_path, *tasks, scope=scope, max_similarity=similarity
+    )
+
+    assert found == _by_the_book(tasks, scope, similarity)
+    assert len({one.reason for one in found if isinstance(one, Verdict)}) == 1 + (similarity < 1)
+
+
+@pytest.mark.parametrize("scope", ["pair", "all"])
+def test_an_instruction_takes_less_than_a_kilobyte_of_memory(tmp_path: Path, scope: str):
+    plug = plugin.load("filters", "duplicate_instruction")
+    context = FilterContext(ImageBank([tmp_path]), {}, {}, kept_nowhere, 0)
+    decide = plug.open(plugin.bind(plug.params, {"scope": scope}), context)
+    rng = random.Random(0)
+    num_tasks = 2_500
+    tracemalloc.start()
+    try:
+        for number in range(num_tasks):
+            hashes = [rng.randrange(2**32) for _ in range(64)]
+            asked = task(f"Which shape is number {number}?", pair=f"p{number // 2}")
+            assert decide(asked, hashes) is None
+        held, _ = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+
+    assert held / num_tasks < 1_000
 
 
 GERMAN = "Welche Farbe hat das Auto, das vor dem alten Haus auf der Strasse steht?"

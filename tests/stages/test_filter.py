@@ -9,7 +9,7 @@ import pytest
 from engine.artifacts import Artifact
 from engine.backends import Choices, Completion, Flow, Likelihoods, Request, Result
 from engine.diagnostics import StageError
-from engine.plan.stage import Tools
+from engine.plan.stage import Part, Tools
 from engine.plugin import Use
 from engine.records import from_json, user
 from engine.stages import _filtering
@@ -51,6 +51,30 @@ def test_a_dropped_task_is_kept_beside_with_filter_and_reason(tmp_path: Path) ->
     assert [from_json(row["record"]) for row in rows] == list(given.records("tasks"))
     assert found.manifest.counts["dropped: caption_length: caption too short"] == 3
     assert bench.progress[-1] == (3, 3, "tasks")
+
+
+@pytest.mark.parametrize("parts", [0, 2])
+def test_what_was_kept_before_is_a_duplicate_now(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, parts: int
+) -> None:
+    monkeypatch.setattr(_filtering, "SHARD_ROWS", 2)
+    pair = a_pair(0)
+    kept = [a_task(pair, n) for n in range(3)]
+    mended = [a_task(pair, n) for n in (2, 3, 0, 4, 3)]
+    inputs = {
+        "tasks": {"t": rows_artifact(tmp_path / "mended", tasks=mended)},
+        "images": {"i": rows_artifact(tmp_path / "images")},
+        "earlier": {"e": rows_artifact(tmp_path / "kept", kept=kept)},
+    }
+    filters = [{"use": "duplicate_instruction"}, {"use": "refusal"}]
+    bench = Bench(tmp_path)
+    for number in range(parts):
+        part = Part(number, parts)
+        bench.run_part(filter_stage.STAGE, {"filters": filters}, inputs, part=part, scratch="s")
+    found = bench.run(filter_stage.STAGE, {"filters": filters}, inputs, scratch="s")
+
+    assert [task.instruction for task in found.records("kept")] == ["Question 3?", "Question 4?"]
+    assert found.manifest.counts["dropped: duplicate_instruction: same instruction"] == 3
 
 
 def yes(request: Request) -> Completion:

@@ -16,7 +16,7 @@ from engine.artifacts import Artifact, Outputs
 from engine.backends import Completion, Flow, Request, Result, Sampling
 from engine.backends import _lockstep as lockstep
 from engine.diagnostics import StageError
-from engine.plugin import ModelUse
+from engine.plugin import AdapterUse, ModelUse
 from engine.records import Record
 from engine.stages import _task_types, _writing, generate
 from engine.stages._writing import Ordered
@@ -337,6 +337,25 @@ def test_a_task_tells_who_wrote_it_how_it_was_asked_and_what_was_written(tmp_pat
         "draw": 0,
         "raw": "<all that was written>",
     }
+
+
+@pytest.mark.parametrize(
+    ("adapter", "told"),
+    [
+        (AdapterUse(model="a", revision="abc"), {"adapter": "a", "adapter_revision": "abc"}),
+        (AdapterUse(model="./a"), {"adapter": "./a"}),
+        (None, {}),
+    ],
+)
+def test_a_task_tells_which_adapter_wrote_it(
+    tmp_path: Path, adapter: AdapterUse | None, told: dict[str, str]
+) -> None:
+    params = replace(PARAMS, generator=ModelUse(model="m", adapter=adapter))
+    found, _ = written(tmp_path, FakeSession(lambda request: said(*GOOD)), 1, params=params)
+
+    (task,) = found.records("tasks")
+    lineage = task.meta.extra["generated"]
+    assert {name: one for name, one in lineage.items() if name.startswith("adapter")} == told
 
 
 def test_pairs_without_a_task_are_listed(tmp_path: Path) -> None:

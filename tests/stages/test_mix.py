@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import re
+import tracemalloc
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -326,3 +327,44 @@ def test_a_pair_without_a_task_keeps_its_caption_unless_the_papers_code_is_follo
     rows = list(bench.run(mix.STAGE, PARAMS | {"paper_code_compat": True}, inputs).records("train"))
 
     assert [row.meta.lineage[0] for row in rows] == [PAIRS[0].id, PAIRS[2].id]
+
+
+def test_repeats_and_shuffled_rows_are_those_of_the_plain_order(tmp_path: Path) -> None:
+    parts = {"captions": 2.5, "synthetic": 1.5}
+    pairs, replay = [*PAIRS, *PAIRS[:3]], [a_question("d" * 64, "Why?", "So.")] * 3
+    plain, shuffled = (
+        [
+            line
+            for path in mixed(tmp_path, pairs, TASKS, replay, parts=parts, order=order).shards(
+                "train"
+            )
+            for line in path.read_text("utf-8").splitlines()
+        ]
+        for order in ("sequential", "random")
+    )
+
+    assert sorted(plain) == sorted(shuffled)
+    assert plain != shuffled
+    assert len(plain) > len(set(plain))
+
+
+@pytest.mark.parametrize("order", ["sequential", "random"])
+def test_a_pair_takes_a_few_hundred_bytes_of_memory(tmp_path: Path, order: str) -> None:
+    def peak(num_pairs: int) -> int:
+        pairs = [a_pair(number) for number in range(num_pairs)]
+        tasks = [a_task(pair, number) for number, pair in enumerate(pairs)]
+        folder = tmp_path / str(num_pairs)
+        inputs = {
+            "pairs": {"p": rows_artifact(folder / "pairs", pairs=pairs)},
+            "tasks": {"t": rows_artifact(folder / "tasks", kept=tasks)},
+        }
+        del pairs, tasks
+        bench = Bench(folder, prompts=prompt_texts())
+        tracemalloc.start()
+        try:
+            bench.run(mix.STAGE, PARAMS | {"order": order}, inputs)
+            return tracemalloc.get_traced_memory()[1]
+        finally:
+            tracemalloc.stop()
+
+    assert peak(1_500) - peak(500) < 1_000 * 600

@@ -8,12 +8,13 @@ from typing import Any
 
 import pytest
 
-from engine import package_data, plugin
+from engine import package_data, plugin, prompts
 from engine.artifacts import Artifact, Inputs
 from engine.backends import Completion, Request
 from engine.records import Record, to_json
 from engine.stages import mix, repair
 from tests.filters.building import artifact
+from tests.forecast.planning import plan_of
 from tests.sources.building import picture
 from tests.stages.running import Bench
 from tests.stages.talking import (
@@ -25,14 +26,22 @@ from tests.stages.talking import (
     said,
 )
 
-PARAMS = {"generator": {"model": "m"}, "prompt": "synthesize@1", "max_new_tokens": 32}
+FILTERS = ["consistency", "needs_image", "needs_image/2"]
+PARAMS = {
+    "generator": {"model": "m"},
+    "prompt": "synthesize@1",
+    "max_new_tokens": 32,
+    "filters": FILTERS,
+}
 ORDER = PARAMS | {"prompt": "repair@1"}
 NO = {"label": "no", "score": 0.1, "log_probs": [-2.0, -0.2, -3.0]}
 
 
 def turned_down(pair: Record, number: int, note: Mapping[str, Any] | None) -> dict[str, Any]:
     task = a_task(pair, number)
-    extra = {"caption": pair.caption, **({} if note is None else {"consistency": dict(note)})}
+    extra = {"caption": pair.caption, "needs_image": {"weight": 0.25}}
+    extra |= {"needs_image/2": {"weight": 0.5}, "needs_image/3": {"weight": 0.75}}
+    extra |= {} if note is None else {"consistency": dict(note)}
     task = replace(task, meta=replace(task.meta, extra=extra))
     reason = "too long" if note is None else f"judge says {note['label']}"
     by = "task_length" if note is None else "consistency"
@@ -115,6 +124,22 @@ def test_a_mended_task_keeps_its_pair_and_tells_its_history(mended):
     )
 
 
+def test_what_any_filter_noted_of_the_old_answers_is_dropped(mended):
+    found, _ = mended(lambda request: said("mended"), NO)
+
+    (task,) = found.records("tasks")
+    assert task.meta.extra.keys() == {"caption", "mended", "needs_image/3"}  # a filter of pairs
+    assert mix.weight_of(task) == 0.75
+
+
+def test_a_mended_task_tells_how_the_repair_was_asked(mended):
+    found, _ = mended(lambda request: said("mended"), NO)
+
+    (task,) = found.records("tasks")
+    asked = prompts.digest(prompt_texts()["synthesize@1"])
+    assert task.meta.extra["mended"]["prompt"] == asked
+
+
 def test_open_questions_failures_and_broken_rules_are_not_mended(mended):
     found, session = mended(
         lambda request: said("mended"), NO | {"label": "open"}, None, NO | {"label": "yes"}
@@ -168,6 +193,21 @@ def test_mended_tasks_enter_the_mix(tmp_path: Path):
     assert [task.instruction for task in mix._kept(Inputs(inputs))] == [
         "Question 0?",
         "Question 1?",
+    ]
+
+
+def test_the_pipeline_joins_repair_to_the_filters_of_tasks():
+    judge = "{use: consistency, judge: {model: pocket/judge}}"
+    plan = plan_of(
+        "quickstart",
+        "generator.repair_prompt=synthesize@1",
+        f"filters.tasks=[{judge}, {{use: refusal}}, {judge}]",
+    )
+
+    assert list(plan.node("repair").params["filters"]) == [
+        "consistency",
+        "refusal",
+        "consistency/2",
     ]
 
 
