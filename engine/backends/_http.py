@@ -4,8 +4,8 @@ Servers say how long to wait (`Retry-After`, `x-ratelimit-reset-*`); one that do
 requests wait, since they share the limit.
 
 A request that fails as often as it may is to blame itself, or the server is down or its quota used
-up. When nobody else was answered meanwhile, the last one that was answered is asked again, and
-tells which.
+up. When nobody else was answered meanwhile, the last one that was answered is asked again, or a
+plain greeting where none was yet, and tells which.
 """
 
 from __future__ import annotations
@@ -96,19 +96,19 @@ class Poster:
             await self._pause(attempt)
         failed = f"failed {self.max_retries + 1} times, at last with {last}"
         async with self._probing:
-            if self._latest_good < number and not await self._answers():
+            asks = self._last_good or (path, _greeting(body), is_good)
+            if self._latest_good < number and not await self._answers(*asks):
                 raise StageError(
-                    f"the server answers nobody any more: a request {failed}",
+                    f"the server answers nobody: a request {failed}",
                     hint="what is finished is kept; once it answers again, run again",
                     is_transient=True,
                 )
         raise RefusalError(0, failed)
 
-    async def _answers(self) -> bool:
-        """Tell whether the server still answers what it answered before, if it ever did."""
-        if self._last_good is None:
-            return True
-        path, body, is_good = self._last_good
+    async def _answers(
+        self, path: str, body: Mapping[str, Any], is_good: Callable[[Any], bool]
+    ) -> bool:
+        """Tell whether the server answers a request that is not to blame."""
         body = {**body, **{name: 1 for name in LIMITS if name in body}}
         await self._wait()
         number = self._next()
@@ -154,6 +154,14 @@ class Poster:
         if self.secret:
             text = text.replace(self.secret, "***")
         return as_unicode(" ".join(text.split())[:SHOWN_CHARS])
+
+
+def _greeting(body: Mapping[str, Any]) -> dict[str, Any]:
+    """Return a request like another one that any model can answer."""
+    said: dict[str, Any] = {"prompt": "Hello."}
+    if "messages" in body:
+        said = {"messages": [{"role": "user", "content": "Hello."}]}
+    return {**{name: body[name] for name in ("model", *LIMITS) if name in body}, **said}
 
 
 def wished_pause_s(headers: Mapping[str, str], status: int, now_s: float) -> float | None:

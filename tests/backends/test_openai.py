@@ -110,7 +110,7 @@ def test_a_server_that_stops_answering_costs_no_row(opened: Any, server: Hostile
     flows = (_once(chat(f"good {n}")) for n in range(60))
     done: list[Completion] = []
 
-    with pytest.raises(StageError, match="answers nobody any more: a request failed") as error:
+    with pytest.raises(StageError, match="answers nobody: a request failed") as error:
         done.extend(one for _, one in session.run(flows))
 
     assert error.value.is_transient
@@ -120,6 +120,19 @@ def test_a_server_that_stops_answering_costs_no_row(opened: Any, server: Hostile
 def _once(request: Request) -> Flow[Completion]:
     reply: Completion = yield Ask(request, GREEDY)
     return reply
+
+
+def test_a_server_that_answers_nothing_from_the_first_is_told_from_a_bad_first_request(
+    opened: Any, server: Hostile
+):
+    (bad,) = opened(max_retries=1).generate([chat("500*9")], GREEDY)
+    assert bad.error is not None
+    assert server.bodies[-1]["messages"] == [{"role": "user", "content": "Hello."}]
+
+    server.good_for, server.then = 0, "503"
+    with pytest.raises(StageError, match="answers nobody") as error:
+        opened(max_retries=1).generate([chat("good 1")], GREEDY)
+    assert error.value.is_transient
 
 
 @pytest.mark.parametrize("trouble", ["500*9", "reset*9", "hang*9"])
