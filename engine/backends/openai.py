@@ -42,13 +42,16 @@ class Params:
     timeout_s: Annotated[float, AtLeast(0.01), Neutral(), "Longest wait for one answer."] = 300.0
     max_retries: Annotated[int, AtLeast(0), Neutral(), "Times a request is tried again."] = 6
     max_total_tokens: Annotated[
-        int | None, AtLeast(1), Neutral(), "Stop a stage that has read and written so many tokens."
+        int | None,
+        AtLeast(1),
+        Neutral(),
+        "Stop a stage that has read and written so many tokens since it was started, or started again.",
     ] = None
     max_cost: Annotated[
         float | None,
         AtLeast(0),
         Neutral(),
-        "Stop a stage that has spent this much, by the two prices.",
+        "Stop a stage that has spent this much since then, by the two prices.",
     ] = None
     price_in: Annotated[float, AtLeast(0), Neutral(), "Price of a million tokens read."] = 0.0
     price_out: Annotated[float, AtLeast(0), Neutral(), "Price of a million tokens written."] = 0.0
