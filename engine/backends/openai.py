@@ -45,13 +45,13 @@ class Params:
         int | None,
         AtLeast(1),
         Neutral(),
-        "Stop a stage that has read and written so many tokens since it was started, or started again.",
+        "Stop a stage that has read and written so many tokens since it was last started.",
     ] = None
     max_cost: Annotated[
         float | None,
         AtLeast(0),
         Neutral(),
-        "Stop a stage that has spent this much since then, by the two prices.",
+        "Stop a stage that has spent this much since it was last started, by the two prices.",
     ] = None
     price_in: Annotated[float, AtLeast(0), Neutral(), "Price of a million tokens read."] = 0.0
     price_out: Annotated[float, AtLeast(0), Neutral(), "Price of a million tokens written."] = 0.0
