@@ -18,7 +18,7 @@ import re
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, NamedTuple
 
 from engine.diagnostics import StageError
 from engine.records import as_unicode
@@ -39,6 +39,14 @@ class RefusalError(Exception):
     def __init__(self, status: int, message: str) -> None:
         super().__init__(message)
         self.status = status
+
+
+class _Tried(NamedTuple):
+    """What came of a request."""
+
+    answer: Mapping[str, Any] | None  # None: it failed as often as it may
+    last: str  # trouble
+    number: int  # of the last attempt, among all that were posted
 
 
 @dataclass(slots=True)
@@ -63,6 +71,33 @@ class Poster:
         Raise RefusalError for a request that it cannot serve or that failed too often, and
         StageError if it refuses the key, or answers nobody any more.
         """
+        tried = await self._try(path, body, is_good)
+        if tried.answer is not None:
+            return tried.answer
+        failed = f"failed {self.max_retries + 1} times, at last with {tried.last}"
+        async with self._probing:
+            if self._latest_good < tried.number and not await self._answers(path, body, is_good):
+                raise StageError(
+                    f"the server answers nobody: a request {failed}",
+                    hint="what is finished is kept; once it answers again, run again",
+                    is_transient=True,
+                )
+        raise RefusalError(0, failed)
+
+    async def _answers(
+        self, path: str, body: Mapping[str, Any], is_good: Callable[[Any], bool]
+    ) -> bool:
+        """Tell whether the server answers a request that is not to blame, or refuses it alone."""
+        path, body, is_good = self._last_good or (path, _greeting(body), is_good)
+        short = {**body, **{name: 1 for name in LIMITS if name in body}}
+        try:
+            return (await self._try(path, short, is_good)).answer is not None
+        except RefusalError:
+            return True
+
+    async def _try(
+        self, path: str, body: Mapping[str, Any], is_good: Callable[[Any], bool]
+    ) -> _Tried:
         last, number = "no attempt", 0
         for attempt in range(self.max_retries + 1):
             await self._wait()
@@ -81,7 +116,7 @@ class Poster:
                 if isinstance(found, dict) and is_good(found):
                     self._latest_good = max(self._latest_good, number)
                     self._last_good = (path, body, is_good)
-                    return found
+                    return _Tried(found, last, number)
                 last = f"a broken answer: {self._shown(response.text)}"
             elif response.status_code in REFUSED:
                 raise StageError(
@@ -94,35 +129,7 @@ class Poster:
             else:
                 last = f"status {response.status_code}: {self._message(response)}"
             await self._pause(attempt)
-        failed = f"failed {self.max_retries + 1} times, at last with {last}"
-        async with self._probing:
-            asks = self._last_good or (path, _greeting(body), is_good)
-            if self._latest_good < number and not await self._answers(*asks):
-                raise StageError(
-                    f"the server answers nobody: a request {failed}",
-                    hint="what is finished is kept; once it answers again, run again",
-                    is_transient=True,
-                )
-        raise RefusalError(0, failed)
-
-    async def _answers(
-        self, path: str, body: Mapping[str, Any], is_good: Callable[[Any], bool]
-    ) -> bool:
-        """Tell whether the server answers a request that is not to blame."""
-        body = {**body, **{name: 1 for name in LIMITS if name in body}}
-        await self._wait()
-        number = self._next()
-        try:
-            response = await self.client.post(path, json=body)
-        except Exception as error:
-            if not _is_transport(error):
-                raise
-            return False
-        found = _json(response.content) if response.status_code == 200 else None
-        if not isinstance(found, dict) or not is_good(found):
-            return False
-        self._latest_good = max(self._latest_good, number)
-        return True
+        return _Tried(None, last, number)
 
     def _next(self) -> int:
         self._num_posted += 1

@@ -169,7 +169,8 @@ def threads_of(node: Node, capacity: Capacity, num_gpus: int = 1) -> int:
     if node.needs.accelerator and capacity.num_gpus > 0 and num_gpus > 0:
         shares = [threads // (gpus + 1) for threads, gpus in machines if gpus and threads]
         share = min(shares, default=0)  # what each of them can give
-        return max(1, share if node.needs.all_threads else share * num_gpus)
+        wanted = share if node.needs.all_threads else share * num_gpus
+        return max(1, min(wanted, capacity.threads))
     widest = min(capacity.threads, max(threads for threads, _ in machines))
     return max(1, widest - 1) if node.needs.all_threads else 1
 

@@ -94,4 +94,5 @@ def _at_once(
         if len(made[number]) == sizes[number]:
             rows = made.pop(number)
             yield number, [rows[place] for place in range(sizes.pop(number))]
+    assert not places, "flows ended without a result"
     yield from ((number, []) for number in made)  # those without an item

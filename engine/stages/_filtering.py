@@ -121,14 +121,16 @@ class OpenFilter:
         return columns[0] if columns else [None] * len(left)
 
     def _kept(self, column: Column, shard: int, left: Sequence[Row], of: str) -> list[Any]:
-        places = [place for place, _ in left]
+        def find_out(rows: Sequence[Row]) -> Iterator[tuple[int, Any]]:
+            found = column.of([record for _, record in rows])
+            return zip((place for place, _ in rows), found, strict=True)
 
-        def work() -> Iterator[tuple[int, Any]]:
-            return zip(places, column.of([record for _, record in left]), strict=True)
-
-        # An earlier filter may have found out the same about more rows.
-        by_place = dict(self._context.keep(of + column.name, shard, work))
-        return [by_place[place] for place in places]
+        # An earlier filter may have found out the same about more rows; and if its shard is lost, a
+        # judge may let pass what it dropped when this shard was kept.
+        by_place = dict(self._context.keep(of + column.name, shard, lambda: find_out(left)))
+        missing = [row for row in left if row[0] not in by_place]
+        by_place |= find_out(missing) if missing else {}
+        return [by_place[place] for place, _ in left]
 
     def prepare(self, share: Share) -> None:
         """Do a share of what must be done before it decides."""

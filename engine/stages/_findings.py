@@ -12,7 +12,7 @@ for another.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any
@@ -101,11 +101,14 @@ def _shards_done(
 ) -> Iterator[int]:
     """Find out what a pass is for; yield the number of each shard that is done."""
     wanted = numbers if one.is_for_all else tools.share(numbers)
-    kept = {n for n in wanted if one.column and tools.has(one.column.name, n)}
+
+    def is_kept(number: int) -> bool:
+        return one.column is not None and tools.has(one.column.name, number)
+
+    kept = {number for number in wanted if is_kept(number)}
     yield from sorted(kept)
-    missing = set(wanted) - kept
     before = [opened.anew() for opened in filters[: one.place]]
-    todo = _left(one, before, shards, missing)
+    todo = _left(one, before, shards, set(wanted) - kept, is_kept)
     if one.column is None:
         for number, rows in todo:
             filters[one.place].found(number, rows)
@@ -119,14 +122,18 @@ def _shards_done(
 
 
 def _left(
-    one: _Pass, before: Sequence[OpenFilter], shards: Shards, missing: set[int]
+    one: _Pass,
+    before: Sequence[OpenFilter],
+    shards: Shards,
+    missing: set[int],
+    is_kept: Callable[[int], bool],
 ) -> Iterator[_Shard]:
-    """Yield the missing shards: the rows that the filters before leave."""
+    """Yield the missing shards that no other part has kept meanwhile: what comes to the filter."""
     last = max(missing, default=-1)
     if last < 0:
         return
     for number, rows in enumerate(shards()):
-        if number in missing:
+        if number in missing and not is_kept(number):
             applied = enumerate(_filtering.apply(before, number, rows))
             yield number, [(place, record) for place, (record, drop) in applied if drop is None]
         else:

@@ -7,7 +7,7 @@ that answers nothing at all stops the stage before its journal is written, so a 
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator
 from functools import cache
 from itertools import chain
 from types import TracebackType
@@ -16,14 +16,9 @@ from typing import Self
 from engine import plugin
 from engine.artifacts import Artifact
 from engine.backends import (
-    Choices,
-    Completion,
     Flow,
-    Likelihoods,
     ModelFiles,
-    Request,
     Result,
-    Sampling,
     Session,
 )
 from engine.diagnostics import StageError
@@ -138,18 +133,6 @@ class LazySession:
         """Tell whether flows are running."""
         return self._num_runs > 0
 
-    def generate(self, requests: Sequence[Request], sampling: Sampling) -> list[Completion]:
-        """Answer all requests, in their order. Raise StageError if the model answers none."""
-        done = self._opened().generate(requests, sampling)
-        self._note([one.error for one in done])
-        return done
-
-    def score(self, asked: Sequence[Choices]) -> list[Likelihoods]:
-        """Return how likely choices are, in order. Raise StageError if the model answers none."""
-        done = self._opened().score(asked)
-        self._note([one.error for one in done])
-        return done
-
     def run(self, flows: Iterable[Flow[Result]]) -> Iterator[tuple[int, Result]]:
         """Run flows side by side. Raise StageError if the model answers none of the first."""
         waiting = iter(flows)
@@ -186,7 +169,7 @@ class LazySession:
             self._in_hand.add(number)
             reply = yield question
             self._in_hand.discard(number)
-            self._note([reply.error])
+            self._note(reply.error)
 
     def _opened(self) -> Session:
         if self._session is None:
@@ -194,15 +177,15 @@ class LazySession:
             self._session = self._open_now()
         return self._session
 
-    def _note(self, errors: Sequence[str | None]) -> None:
+    def _note(self, error: str | None) -> None:
         """Count failures until the first answer. Raise StageError when they are too many.
 
         A refusal comes at once and an answer takes its time, so what is in hand is waited for.
         """
-        self._has_answered |= any(error is None for error in errors)
-        if self._has_answered:
+        self._has_answered |= error is None
+        if self._has_answered or error is None:
             return
-        self._failures += [error for error in errors if error is not None]
+        self._failures.append(error)
         if len(self._failures) < SURELY_BROKEN:
             self._last_in_doubt = self._num_asked
         elif not any(number <= self._last_in_doubt for number in self._in_hand):

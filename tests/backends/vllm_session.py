@@ -201,10 +201,16 @@ def one_by_one() -> dict[str, Any]:
     found: dict[str, Any] = {"engines": [], "raw": []}
     with Models(_lazily) as models:
         for name in ("judge", "base", "judge"):
-            done = models.get(ModelUse(model=name)).generate(requests("judge", 8), GREEDY)
+            flows = (_one(request) for request in requests("judge", 8))
+            done = dict(models.get(ModelUse(model=name)).run(flows))
             found["engines"].append(len(_engine_processes()))
-            found["raw"].append([one.raw for one in done])
+            found["raw"].append([done[number].raw for number in sorted(done)])
     return found | {"left": _engine_processes()}
+
+
+def _one(request: Request) -> Flow[Completion]:
+    done: Completion = yield Ask(request, GREEDY)
+    return done
 
 
 def _lazily(use: ModelUse) -> LazySession:

@@ -263,14 +263,16 @@ def _nodes(draw: st.DrawFn) -> list[Node]:
     _nodes(),
     st.integers(1, 4),
     st.integers(0, 3),
+    st.none() | st.integers(1, 64),
     st.none() | st.floats(0.1, 10),
     st.lists(st.tuples(st.floats(0, 20), st.integers(0, 4)), min_size=12, max_size=12),
     st.randoms(use_true_random=False),
 )
 def test_any_plan_ends_on_any_machine_and_no_gpu_has_two_owners(
-    nodes, threads, num_gpus, memory_gb, peaks, random
+    nodes, threads, num_gpus, on_one_machine, memory_gb, peaks, random
 ):
-    capacity = Capacity(threads, num_gpus, memory_gb)
+    there = [] if on_one_machine is None else [(max(threads, on_one_machine), num_gpus)]
+    capacity = Capacity(threads, num_gpus, memory_gb, machines=there)
     demands = {
         found.id: Demand(memory_gb=gb, num_gpus=gpus)
         for found, (gb, gpus) in zip(nodes, peaks, strict=False)

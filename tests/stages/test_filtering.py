@@ -14,7 +14,7 @@ from engine.backends import Completion, Request
 from engine.filters import FilterContext
 from engine.images import ImageBank
 from engine.plan.journal import cut
-from engine.plan.stage import Part, PartDone
+from engine.plan.stage import Part, PartDone, Tools
 from engine.plugin import bound_use
 from engine.records import Record
 from engine.stages import _filtering, _findings
@@ -118,6 +118,42 @@ def test_a_judge_never_sees_what_was_dropped_before(tmp_path: Path) -> None:
     num_shown_again = sum(drop is not None and drop[0] == "near_duplicate" for drop in drops)
     assert num_shown_again > 3
     assert sum(map(len, work.asked)) == len(drops) - num_shown_again
+
+
+def test_a_lost_shard_of_one_judge_does_not_end_the_other(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(_filtering, "SHARD_ROWS", 4)
+    work = Workplace(tmp_path, 12)
+    work.whole([JUDGE, OTHER_JUDGE], "s")
+    (torn,) = work.bench.tools("s").scratch.glob("00-*/*/*1.jsonl")
+    torn.write_bytes(torn.read_bytes()[:-3])
+    monkeypatch.setattr(f"{__name__}.rule", lambda request: said("Yes"))  # it is not sure any more
+    drops = work.whole([JUDGE, OTHER_JUDGE], "s")
+
+    assert [drop for drop in drops[4:8] if drop] == []
+    assert len(work.asked) == 3 + 3 + 1 + 1
+
+
+def test_a_part_that_is_ahead_asks_nothing_that_another_has_asked_meanwhile(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(_filtering, "SHARD_ROWS", 4)
+    work = Workplace(tmp_path, 24)
+    uses = [JUDGE, PIXELS, OTHER_JUDGE]
+    seen = iter(range(1000))
+    has = Tools.has
+
+    def meanwhile(tools: Tools, name: str, number: int) -> bool:
+        if next(seen) == 8:  # of six shards, when the own ones are done
+            work.part(uses, Part(1, 2))
+        return has(tools, name, number)
+
+    monkeypatch.setattr(Tools, "has", meanwhile)
+    work.part(uses, Part(0, 2))
+
+    asked = [text for texts in work.asked for text in texts]
+    assert max(Counter(asked).values()) == 2  # once by each judge
 
 
 def test_a_part_says_how_far_it_is(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
