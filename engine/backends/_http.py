@@ -20,6 +20,8 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
+import httpx2
+
 from engine.diagnostics import StageError
 from engine.records import as_unicode
 
@@ -104,9 +106,7 @@ class Poster:
             number = self._next()
             try:
                 response = await self.client.post(path, json=body)
-            except Exception as error:
-                if not _is_transport(error):
-                    raise
+            except (httpx2.TransportError, httpx2.DecodingError) as error:
                 last = f"{type(error).__name__}: {self._shown(str(error))}".rstrip(": ")
                 await self._pause(attempt)
                 continue
@@ -219,9 +219,3 @@ def _json(content: bytes) -> Any:
         return json.loads(content)
     except (ValueError, RecursionError):
         return None
-
-
-def _is_transport(error: Exception) -> bool:
-    import httpx2
-
-    return isinstance(error, httpx2.TransportError | httpx2.DecodingError)

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Callable, Iterable, Iterator
+from contextlib import ExitStack
 from functools import cache
 from itertools import chain
 from types import TracebackType
@@ -15,12 +16,7 @@ from typing import Self
 
 from engine import plugin
 from engine.artifacts import Artifact
-from engine.backends import (
-    Flow,
-    ModelFiles,
-    Result,
-    Session,
-)
+from engine.backends import Flow, ModelFiles, Result, Session
 from engine.diagnostics import StageError
 from engine.plan.stage import Tools
 from engine.plugin import ModelUse
@@ -59,13 +55,14 @@ def lazy_session(
     return LazySession(open_now, lambda: backend.is_continuous and not known.is_left)
 
 
-class Models:
+class Models(ExitStack):
     """The models that filters ask: equal ones are one, and only one at a time is in memory.
 
     An engine may take a whole device; two judges of one node would not fit, nor one judge twice.
     """
 
     def __init__(self, open_lazily: Callable[[ModelUse], LazySession]) -> None:
+        super().__init__()
         self._open_lazily = open_lazily
         self._sessions: dict[str, LazySession] = {}
 
@@ -79,7 +76,7 @@ class Models:
         """Return the session of a model; the others give their memory back when it is loaded."""
         name = _name_of(use)
         if name not in self._sessions:
-            self._sessions[name] = self._open_lazily(use)
+            self._sessions[name] = self.enter_context(self._open_lazily(use))
             self._sessions[name].make_room = self._close_idle
         return self._sessions[name]
 
@@ -87,18 +84,6 @@ class Models:
         for session in self._sessions.values():
             if not session.is_busy:
                 session.close()
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        for session in self._sessions.values():
-            session.close()
 
 
 def _name_of(use: ModelUse) -> str:
@@ -117,7 +102,7 @@ class LazySession:
         self._session: Session | None = None
         self._num_runs = 0
         self._num_asked = 0
-        self._in_hand: set[int] = set()  # until the first answer
+        self._in_hand: set[int] = set()  # of those asked
         self._last_in_doubt = 0  # asked by the time so many had failed
         self.make_room: Callable[[], None] = _nothing  # called before the model is loaded
         self._has_answered = False

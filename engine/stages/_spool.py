@@ -5,17 +5,16 @@ from __future__ import annotations
 import json
 import tempfile
 from pathlib import Path
-from types import TracebackType
 from typing import Any
 
 from engine.records import Record, to_json
 
 
 class Spool:
-    """A file of records without a name, gone with the process; use it as a context manager."""
+    """A file of records without a name, gone when it is closed or the process ends."""
 
     def __init__(self, folder: Path) -> None:
-        self._file = tempfile.TemporaryFile(dir=folder)  # noqa: SIM115  # closed by `__exit__`
+        self._file = tempfile.TemporaryFile(dir=folder)  # noqa: SIM115  # closed by `close`
         self._end = 0
 
     def add(self, record: Record) -> int:
@@ -31,13 +30,6 @@ class Spool:
         row: dict[str, Any] = json.loads(self._file.readline())
         return row
 
-    def __enter__(self) -> Spool:
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
+    def close(self) -> None:
+        """Delete the file."""
         self._file.close()

@@ -14,6 +14,7 @@ import random
 import re
 from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import closing
 from dataclasses import dataclass
 from typing import Any
 
@@ -127,9 +128,9 @@ def run(inputs: Inputs, params: Params, outputs: Outputs, tools: Tools) -> None:
     """Write `train`, or `captions` and `instructions`."""
     captions, combine = tools.prompts[params.caption_prompt], tools.prompts[params.combine_prompt]
     mixer = Mixer(params, tools.seed, captions, combine)
-    with Spool(tools.scratch) as spool:
+    with closing(Spool(tools.scratch)) as spool:
         rows = {name: RowSet(spool, mixer) for name in ROW_SETS[params.pipeline]}
-        with Spool(tools.scratch) as tasks:
+        with closing(Spool(tools.scratch)) as tasks:
             _add_chats(rows, TasksByPair(tasks, inputs), inputs, mixer, outputs)
         for record in _replay(inputs, mixer):
             rows[ROW_SETS[params.pipeline][-1]].add(record)
